@@ -1,0 +1,44 @@
+"""Notice callers who hang up, so that nothing is computed for nobody."""
+
+from __future__ import annotations
+
+import asyncio
+
+from fastapi import Request
+from starlette.responses import Response
+
+from app.serving.service import Decision, Pending
+
+HUNG_UP = 499
+"""The status that is counted for a caller who went away before the answer; never sent."""
+
+
+class CallerGone(Exception):
+    """The caller closed the connection before the answer."""
+
+
+async def decisions_unless_gone(request: Request, pending: Pending) -> list[Decision]:
+    """Await the answers; abandon the request when its caller disconnects (:class:`CallerGone`)."""
+    if pending.done:
+        return await pending.decisions()
+    watch = asyncio.create_task(_watch(request, pending))
+    try:
+        return await pending.decisions()
+    except asyncio.CancelledError:
+        if watch.done() and not watch.cancelled():
+            raise CallerGone from None
+        raise
+    finally:
+        watch.cancel()
+
+
+async def _watch(request: Request, pending: Pending) -> None:
+    # The body has been read: the next thing to come is the end of the connection.
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+    pending.abandon()
+
+
+async def on_caller_gone(_request: Request, _error: Exception) -> Response:
+    """Exception handler: nobody reads this, but the access log and the counters do."""
+    return Response(status_code=HUNG_UP)

@@ -1,0 +1,61 @@
+"""The OpenAPI document: our problems in place of the framework's error shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from app.api.problems import FAILURES, FRAMEWORK, MEDIA_TYPE, Kind, Problem
+
+DESCRIPTION = """Tells a storefront what its customer wants. A message goes in; a decision comes out: an
+intent with a calibrated probability, or an honest "out of scope". Errors are RFC 9457 problems."""
+
+_RETRY_AFTER = {
+    "description": "Seconds after which to try again, from the measured pace of the service.",
+    "schema": {"type": "integer", "minimum": 1},
+}
+
+
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Responses of a route that may fail with ``statuses``."""
+    return {status: _response(status) for status in statuses}
+
+
+def all_kinds() -> Mapping[str, Kind]:
+    """Every kind of problem by its slug."""
+    kinds = [*FRAMEWORK.values(), *FAILURES.values()]
+    return {kind.slug: kind for kind in sorted(kinds, key=lambda kind: (kind.status, kind.slug))}
+
+
+def _response(status: int) -> dict[str, Any]:
+    kinds = [kind for kind in all_kinds().values() if kind.status == status]
+    response: dict[str, Any] = {
+        "description": "; ".join(f"{kind.title} (`{kind.slug}`)" for kind in kinds),
+        "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+    }
+    if status in {429, 503}:
+        response["headers"] = {"Retry-After": _RETRY_AFTER}
+    return response
+
+
+def document(app: FastAPI) -> dict[str, Any]:
+    """Build the document once; afterwards the application keeps it."""
+    if app.openapi_schema is None:
+        schema = get_openapi(
+            title=app.title, version=app.version, description=DESCRIPTION, routes=app.routes
+        )
+        problem = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+        schemas = schema.setdefault("components", {}).setdefault("schemas", {})
+        schemas |= problem.pop("$defs")
+        schemas["Problem"] = problem
+        for unused in ("HTTPValidationError", "ValidationError"):
+            schemas.pop(unused, None)
+        schema["x-problems"] = [
+            {"slug": kind.slug, "status": kind.status, "title": kind.title}
+            for kind in all_kinds().values()
+        ]
+        app.openapi_schema = schema
+    return app.openapi_schema

@@ -1,0 +1,171 @@
+"use strict";
+
+const EXAMPLES = [
+  "my parcel was due tuesday and still nothing",
+  "put two of the blue mugs in my basket",
+  "can i pay in instalments?",
+  "these boots are too small, i want the next size",
+  "what's the capital of france",
+];
+const RANKING = 5;
+
+const byId = (id) => document.getElementById(id);
+const form = byId("form");
+const text = byId("text");
+let thresholds = {};
+let newest = 0;
+
+const readable = (intent) => intent.replaceAll("_", " ");
+// Never rounded up to a certainty that nobody claimed.
+const percent = (share) => {
+  const fine = share < 0.1 || share > 0.99;
+  return `${(Math.floor(share * (fine ? 1000 : 100)) / (fine ? 10 : 1)).toFixed(fine ? 1 : 0)} %`;
+};
+const milliseconds = (value) => `${value.toFixed(value < 10 ? 1 : 0)} ms`;
+
+function element(tag, className, content) {
+  const made = document.createElement(tag);
+  if (className) made.className = className;
+  if (content !== undefined) made.textContent = content;
+  return made;
+}
+
+function bar(scored, chosen, threshold) {
+  const item = element("li", chosen ? "chosen" : "");
+  const track = element("div", "track");
+  track.setAttribute("aria-hidden", "true");
+  const fill = element("div", "fill");
+  track.append(fill);
+  if (threshold !== undefined) {
+    const mark = element("div", "mark");
+    mark.style.left = `${threshold * 100}%`;
+    track.append(mark);
+  }
+  item.append(
+    element("span", "name", readable(scored.intent)),
+    track,
+    element("span", "value", percent(scored.confidence)),
+  );
+  requestAnimationFrame(() => requestAnimationFrame(() => {
+    fill.style.width = `${Math.max(scored.confidence * 100, 0.5)}%`;
+  }));
+  return item;
+}
+
+function facts(pairs) {
+  byId("facts").replaceChildren(...pairs.map(([name, value]) => {
+    const pair = element("div");
+    pair.append(element("dt", "", name), element("dd", "", value));
+    return pair;
+  }));
+}
+
+function showDecision(request, found, roundTrip) {
+  byId("problem").hidden = true;
+  byId("result").hidden = false;
+  byId("intent").textContent = readable(found.intent);
+  byId("confidence").textContent = percent(found.confidence);
+  const scope = byId("scope");
+  scope.textContent = found.in_scope ? "in scope" : "not for this shop's assistant";
+  scope.classList.toggle("out", !found.in_scope);
+  const threshold = thresholds[found.model.name];
+  byId("bars").replaceChildren(...found.ranking.map(
+    (scored) => bar(scored, scored.intent === found.intent, threshold),
+  ));
+  byId("threshold").textContent = threshold === undefined ? ""
+    : `The line marks ${percent(threshold)}: below it the service gives no intent.`;
+  facts([
+    ["queue", milliseconds(found.timings_ms.queue)],
+    ["inference", milliseconds(found.timings_ms.inference)],
+    ["service", milliseconds(found.timings_ms.total)],
+    ["round trip", milliseconds(roundTrip)],
+    ["model", `${found.model.name} ${found.model.version}, ${found.model.backend}`],
+  ]);
+  byId("request").textContent = `curl ${location.origin}/v1/classify \\\n`
+    + "  -H 'content-type: application/json' \\\n"
+    + `  -d '${JSON.stringify(request).replaceAll("'", "'\\''")}'`;
+  byId("answer").textContent = JSON.stringify(found, null, 2);
+}
+
+function showProblem(title, detail) {
+  byId("result").hidden = true;
+  byId("problem").hidden = false;
+  byId("problem-title").textContent = title;
+  byId("problem-detail").textContent = detail;
+}
+
+async function classify() {
+  if (!text.value.trim()) return text.focus();
+  const turn = ++newest;
+  const request = { text: text.value, top_k: RANKING };
+  if (byId("model").value) request.model = byId("model").value;
+  byId("send").disabled = true;
+  try {
+    const started = performance.now();
+    const response = await fetch("/v1/classify", {
+      method: "POST",
+      headers: { "content-type": "application/json" },
+      body: JSON.stringify(request),
+    });
+    const answer = await response.json();
+    const roundTrip = performance.now() - started;
+    if (turn !== newest) return;
+    if (response.ok) showDecision(request, answer, roundTrip);
+    else showProblem(answer.title, `${answer.detail ?? ""} (${answer.status}, request ${answer.request_id})`);
+  } catch {
+    if (turn === newest) showProblem("The service does not answer", "Is it still running?");
+  } finally {
+    if (turn === newest) byId("send").disabled = false;
+  }
+}
+
+async function describeModels() {
+  const { models } = await (await fetch("/v1/models")).json();
+  const details = await Promise.all(models.map(async (model) => (
+    (await fetch(`/v1/models/${encodeURIComponent(model.name)}`)).json()
+  )));
+  const live = details.filter((model) => model.state === "live");
+  thresholds = Object.fromEntries(live.map((model) => [model.name, model.threshold]));
+  byId("status").textContent = details.map((model) => (model.state === "live"
+    ? `${model.name} ${model.version} knows ${model.intent_count} intents in ${model.languages.join(", ")} (${model.backend}).`
+    : `${model.name}: ${model.reason ?? model.state}.`)).join(" ");
+  if (models.length > 1) {
+    byId("model").replaceChildren(...models.map((model) => new Option(model.name, model.name)));
+    byId("model-choice").hidden = false;
+  }
+  if (details.some((model) => model.state === "loading")) setTimeout(watchModels, 1000);
+}
+
+function watchModels() {
+  return describeModels().catch(() => { byId("status").textContent = "The service does not answer."; });
+}
+
+form.addEventListener("submit", (event) => {
+  event.preventDefault();
+  classify();
+});
+text.addEventListener("keydown", (event) => {
+  if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
+    event.preventDefault();
+    classify();
+  }
+});
+byId("examples").append(...EXAMPLES.map((example) => {
+  const item = element("li");
+  const button = element("button", "", example);
+  button.type = "button";
+  button.addEventListener("click", () => {
+    text.value = example;
+    classify();
+  });
+  item.append(button);
+  return item;
+}));
+watchModels().then(() => {
+  // A link to a message: what stands after the # stays in the browser.
+  const linked = new URLSearchParams(location.hash.slice(1)).get("text");
+  if (linked) {
+    text.value = linked;
+    classify();
+  }
+});

@@ -1,0 +1,171 @@
+"""The model store: names and versions on disk, and which version is active.
+
+``<store>/<name>/<version>/`` holds an artifact. A version is a whole number; the highest one is active
+unless the file ``<store>/<name>/active`` names another.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from app.artifacts.manifest import (
+    MANIFEST,
+    BaseModelId,
+    Manifest,
+    WeightsRecipe,
+    read_json,
+    read_manifest,
+    sha256_of,
+    verify_files,
+    write_atomically,
+)
+from app.errors import FileDamaged, ManifestInvalid, UnknownModel, WeightsNotBuilt
+
+ACTIVE = "active"
+WEIGHTS = "weights"
+BUILD = "build.json"
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+_VERSION = re.compile(r"[1-9][0-9]{0,8}")
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """A published version whose files have been verified."""
+
+    directory: Path
+    manifest: Manifest
+
+    @property
+    def label(self) -> str:
+        return f"{self.manifest.name}/{self.manifest.version}"
+
+    @property
+    def weights_directory(self) -> Path:
+        return self.directory / WEIGHTS
+
+    def recipe(self) -> WeightsRecipe:
+        """How the weights are built. Raises :class:`ManifestInvalid` when the artifact has none."""
+        if self.manifest.weights is None:
+            raise ManifestInvalid(f"{self.label} names no weights")
+        return self.manifest.weights
+
+    def recipe_digest(self) -> str:
+        return self.recipe().digest(self.manifest.entries())
+
+    def weights_path(self) -> Path:
+        """The weights file, verified against the recipe and the marker that the build wrote last.
+
+        Raises :class:`WeightsNotBuilt` when this machine has not built them, or not from this recipe,
+        and :class:`FileDamaged` when the file has changed since.
+        """
+        recipe = self.recipe()
+        if isinstance(recipe.base, BaseModelId):
+            if recipe.output not in self.manifest.entries():
+                raise ManifestInvalid(f"{self.label}: {recipe.output} is not among the files")
+            return self.directory / recipe.output
+        marker = self.weights_directory / BUILD
+        if not marker.is_file():
+            raise WeightsNotBuilt(f"{self.label} {_BUILD_IT.format(self.manifest.name)}")
+        build = read_json(marker)
+        if build.get("recipe_digest") != self.recipe_digest():
+            raise WeightsNotBuilt(
+                f"{self.label} was built from another recipe and {_BUILD_IT.format(self.manifest.name)}"
+            )
+        path = self.weights_directory / recipe.output
+        if not path.is_file():
+            raise FileDamaged(f"{self.label}: {recipe.output} is missing; build it again")
+        if path.stat().st_size != build.get("bytes") or sha256_of(path) != build.get("sha256"):
+            raise FileDamaged(
+                f"{self.label}: {recipe.output} is not the file that was built; build it again"
+            )
+        return path
+
+
+_BUILD_IT = "has no weights on this machine yet: run `shopintent models build {}`"
+
+
+def write_build_marker(artifact: Artifact, *, sha256: str, size: int, built_with: str) -> None:
+    """Makes the weights count: :meth:`Artifact.weights_path` reads this."""
+    marker = {
+        "recipe_digest": artifact.recipe_digest(),
+        "sha256": sha256,
+        "bytes": size,
+        "built_with": built_with,
+    }
+    path = artifact.weights_directory / BUILD
+    write_atomically(path, json.dumps(marker, indent=1).encode() + b"\n")
+
+
+class Store:
+    """A directory of artifacts. Holds no state: every call looks at the disk."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def names(self) -> tuple[str, ...]:
+        """Models with at least one published version, sorted."""
+        if not self.root.is_dir():
+            return ()
+        found = (entry.name for entry in os.scandir(self.root) if entry.is_dir())
+        return tuple(
+            sorted(name for name in found if _NAME.fullmatch(name) and self._published(name))
+        )
+
+    def versions(self, name: str) -> tuple[str, ...]:
+        """Published versions, lowest first. Raises :class:`UnknownModel` when there are none."""
+        versions = self._published(name) if _NAME.fullmatch(name) else ()
+        if not versions:
+            raise UnknownModel(f"no model of the name {name[:64]!r}")
+        return versions
+
+    def active_version(self, name: str) -> str:
+        """The version to serve. Raises :class:`ManifestInvalid` when ``active`` names a missing one."""
+        versions = self.versions(name)
+        pointer = self.root / name / ACTIVE
+        if not pointer.is_file():
+            return versions[-1]
+        chosen = pointer.read_text(errors="replace").strip()
+        if chosen not in versions:
+            raise ManifestInvalid(
+                f"{name}/{ACTIVE} names version {chosen[:16]!r}, which is not there"
+            )
+        return chosen
+
+    def resolve(self, name: str, version: str | None = None) -> Artifact:
+        """A version (the active one by default), its manifest read and all its files verified.
+
+        Raises :class:`UnknownModel` or another :class:`app.errors.ArtifactError`.
+        """
+        version = version or self.active_version(name)
+        if version not in self.versions(name):
+            raise UnknownModel(f"no version {version[:16]!r} of the model {name!r}")
+        directory = self.root / name / version
+        manifest = read_manifest(directory)
+        verify_files(directory, manifest)
+        return Artifact(directory, manifest)
+
+    def activate(self, name: str, version: str) -> Artifact:
+        """Make a verified version the active one; atomic."""
+        artifact = self.resolve(name, version)
+        write_atomically(self.root / name / ACTIVE, f"{version}\n".encode())
+        return artifact
+
+    def _published(self, name: str) -> tuple[str, ...]:
+        directory = self.root / name
+        if not directory.is_dir():
+            return ()
+        found = (entry.name for entry in os.scandir(directory))
+        return tuple(
+            sorted(
+                (
+                    v
+                    for v in found
+                    if _VERSION.fullmatch(v) and (directory / v / MANIFEST).is_file()
+                ),
+                key=int,
+            )
+        )

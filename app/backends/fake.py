@@ -1,0 +1,66 @@
+"""A deterministic backend without a model: for tests, and for trying the service with no weights.
+
+Its hidden states are hashed character trigrams, so texts that share wording lie close together and a
+head of class means classifies them sensibly.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from zlib import crc32
+
+import numpy as np
+
+from app.backends.base import BackendInfo, BackendOptions, HiddenStates, TokenIds, keep_ends
+from app.errors import InferenceFailed
+
+
+class FakeBackend:
+    """Token ids are UTF-8 bytes. ``embed`` sleeps ``seconds_per_token`` for every token it is given.
+
+    A batch with a text that contains ``fail_on`` raises :class:`InferenceFailed`, as a poisoned
+    message would.
+    """
+
+    def __init__(
+        self,
+        hidden_size: int,
+        options: BackendOptions,
+        *,
+        max_message_tokens: int = 256,
+        seconds_per_token: float = 0.0,
+        fail_on: str | None = None,
+    ) -> None:
+        self.info = BackendInfo(
+            kind="fake",
+            hidden_size=hidden_size,
+            max_sequences=options.max_sequences,
+            max_tokens=options.max_tokens,
+            max_message_tokens=min(max_message_tokens, options.max_tokens),
+        )
+        self.seconds_per_token = seconds_per_token
+        self.fail_on = fail_on
+
+    def tokenise(self, text: str) -> TokenIds:
+        return keep_ends(list(text.encode()), self.info.max_message_tokens)
+
+    def embed(self, messages: Sequence[TokenIds]) -> HiddenStates:
+        texts = [bytes(tokens).decode(errors="replace") for tokens in messages]
+        if self.seconds_per_token:
+            time.sleep(self.seconds_per_token * sum(len(tokens) for tokens in messages))
+        if self.fail_on is not None and any(self.fail_on in text for text in texts):
+            raise InferenceFailed("the fake backend was told to fail on this message")
+        states = np.stack([self._trigrams(text) for text in texts])
+        states /= np.linalg.norm(states, axis=1, keepdims=True)
+        return states
+
+    def _trigrams(self, text: str) -> HiddenStates:
+        padded = f"  {text.lower()} "
+        state = np.zeros(self.info.hidden_size, np.float32)
+        for start in range(len(padded) - 2):
+            state[crc32(padded[start : start + 3].encode()) % len(state)] += 1.0
+        return state
+
+    def close(self) -> None:
+        """Nothing to free."""

@@ -1,0 +1,187 @@
+"""The GGUF container: where the tensors of a file lie, and how a file is written from a stream.
+
+The metadata (tokeniser included) is copied as the bytes it is, never parsed into objects and written
+anew: that is exact, and a vocabulary of 262k tokens costs milliseconds instead of ten seconds.
+Layout: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
+"""
+
+from __future__ import annotations
+
+import hashlib
+import mmap
+import os
+import struct
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
+
+from app.errors import FileDamaged
+
+Bytes = npt.NDArray[np.uint8]
+
+_SCALAR_SIZES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
+_STRING, _ARRAY, _UINT32 = 8, 9, 4
+_MAGIC, _VERSION = b"GGUF", 3
+_ALIGNMENT = 32
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """``shape`` as in numpy: rows first, the contiguous dimension last."""
+
+    name: str
+    shape: tuple[int, ...]
+    type: GGMLQuantizationType
+
+    @property
+    def row_bytes(self) -> int:
+        block, size = GGML_QUANT_SIZES[self.type]
+        return self.shape[-1] // block * size
+
+    @property
+    def rows(self) -> int:
+        return int(np.prod(self.shape[:-1]))
+
+    @property
+    def bytes(self) -> int:
+        return self.rows * self.row_bytes
+
+
+class GgufFile:
+    """A GGUF file open for reading. Raises :class:`FileDamaged` when it is not a whole one."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            with path.open("rb") as stream:
+                self._map = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+            self._parse()
+        except (OSError, ValueError, struct.error, KeyError) as error:
+            raise FileDamaged(f"{path.name} is not a whole GGUF file: {error}") from error
+
+    def _parse(self) -> None:
+        magic, version, tensors, self.metadata_count = struct.unpack_from("<4sIQQ", self._map)
+        if magic != _MAGIC or version not in (2, _VERSION):
+            raise ValueError(f"magic {magic!r}, version {version}")
+        self._scalars: dict[str, tuple[int, int]] = {}
+        at = 24
+        for _ in range(self.metadata_count):
+            at = self._skip_entry(at)
+        self.metadata = self._map[24:at]
+        alignment = self.uint32("general.alignment") or _ALIGNMENT
+        self.tensors: dict[str, TensorInfo] = {}
+        offsets: dict[str, int] = {}
+        for _ in range(tensors):
+            at = self._read_tensor(at, offsets)
+        start = at + -at % alignment
+        self._starts = {name: start + offset for name, offset in offsets.items()}
+        for name, info in self.tensors.items():
+            if self._starts[name] + info.bytes > len(self._map):
+                raise ValueError(f"cut off inside {name}")
+
+    def _skip_entry(self, at: int) -> int:
+        key, at = self._string(at)
+        (kind,) = struct.unpack_from("<I", self._map, at)
+        self._scalars[key] = (kind, at + 4)
+        return self._skip_value(kind, at + 4)
+
+    def _skip_value(self, kind: int, at: int) -> int:
+        if kind == _STRING:
+            length: int = struct.unpack_from("<Q", self._map, at)[0]
+            return at + 8 + length
+        if kind == _ARRAY:
+            item, count = map(int, struct.unpack_from("<IQ", self._map, at))
+            at += 12
+            if item in _SCALAR_SIZES:
+                return at + count * _SCALAR_SIZES[item]
+            for _ in range(count):
+                at = self._skip_value(item, at)
+            return at
+        return at + _SCALAR_SIZES[kind]
+
+    def _string(self, at: int) -> tuple[str, int]:
+        (length,) = struct.unpack_from("<Q", self._map, at)
+        end = at + 8 + int(length)
+        return self._map[at + 8 : end].decode(), end
+
+    def _read_tensor(self, at: int, offsets: dict[str, int]) -> int:
+        name, at = self._string(at)
+        dimensions = int(struct.unpack_from("<I", self._map, at)[0])
+        *shape, kind, offset = struct.unpack_from(f"<{dimensions}QIQ", self._map, at + 4)
+        self.tensors[name] = TensorInfo(name, tuple(shape[::-1]), GGMLQuantizationType(kind))
+        offsets[name] = offset
+        return at + 4 + 8 * dimensions + 12
+
+    def uint32(self, key: str) -> int | None:
+        """A 32-bit metadata value, or None when the file has no such key."""
+        kind, at = self._scalars.get(key, (None, 0))
+        return int(struct.unpack_from("<I", self._map, at)[0]) if kind == _UINT32 else None
+
+    def metadata_with(self, key: str, value: int) -> bytes:
+        """The metadata with one 32-bit value replaced; unchanged when the file has no such key."""
+        kind, at = self._scalars.get(key, (None, 0))
+        if kind != _UINT32:
+            return self.metadata
+        return self.metadata[: at - 24] + struct.pack("<I", value) + self.metadata[at - 20 :]
+
+    def rows(self, name: str, start: int, stop: int) -> Bytes:
+        """Rows of a tensor as they are stored, uint8 (rows, row bytes), without a copy."""
+        info = self.tensors[name]
+        stop = min(stop, info.rows)
+        flat = np.frombuffer(
+            self._map,
+            np.uint8,
+            (stop - start) * info.row_bytes,
+            self._starts[name] + start * info.row_bytes,
+        )
+        return flat.reshape(stop - start, info.row_bytes)
+
+
+def write_gguf(
+    path: Path,
+    metadata: bytes,
+    metadata_count: int,
+    tensors: Sequence[TensorInfo],
+    content: Callable[[TensorInfo], Iterable[Bytes]],
+) -> tuple[int, str]:
+    """Write a GGUF file, tensor by tensor as ``content`` yields their bytes, and sync it to disk.
+
+    Returns size and sha256. ``path`` should be a partial name; the caller renames it.
+    """
+    digest = hashlib.sha256()
+    with path.open("wb") as stream:
+        for piece in _pieces(metadata, metadata_count, tensors, content):
+            stream.write(piece)
+            digest.update(piece)
+        stream.flush()
+        os.fsync(stream.fileno())
+        return stream.tell(), digest.hexdigest()
+
+
+def _pieces(
+    metadata: bytes,
+    metadata_count: int,
+    tensors: Sequence[TensorInfo],
+    content: Callable[[TensorInfo], Iterable[Bytes]],
+) -> Iterator[bytes | memoryview]:
+    head = [struct.pack("<4sIQQ", _MAGIC, _VERSION, len(tensors), metadata_count), metadata]
+    offset = 0
+    for info in tensors:
+        name = info.name.encode()
+        shape = info.shape[::-1]
+        head.append(struct.pack("<Q", len(name)) + name + struct.pack("<I", len(shape)))
+        head.append(struct.pack(f"<{len(shape)}QIQ", *shape, int(info.type), offset))
+        offset += info.bytes + -info.bytes % _ALIGNMENT
+    start = b"".join(head)
+    yield start + bytes(-len(start) % _ALIGNMENT)
+    for info in tensors:
+        written = 0
+        for piece in content(info):
+            written += piece.nbytes
+            yield np.ascontiguousarray(piece).data.cast("B")
+        if written != info.bytes:
+            raise ValueError(f"{info.name}: {written} bytes written, {info.bytes} announced")
+        yield bytes(-written % _ALIGNMENT)

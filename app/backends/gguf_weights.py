@@ -1,0 +1,149 @@
+"""Builds the weights that are served: base -> add the adapters -> quantise -> verified GGUF file.
+
+No torch, a few seconds, and memory for one slice of a tensor: only the small adapter is in version
+control. The output gets its name when it is whole, and the marker that makes it count is written last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from gguf import LlamaFileType
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from app.artifacts.base_package import Progress, assemble_base, locked, silent
+from app.artifacts.manifest import BaseFile, BaseModelId, BasePackage, sha256_of
+from app.artifacts.store import BUILD, Artifact, write_build_marker
+from app.backends.gguf_file import Bytes, GgufFile, TensorInfo, write_gguf
+from app.backends.gguf_quantise import block_type, dequantise, quantise
+from app.errors import ArtifactError, FileDamaged
+
+_ROWS_AT_ONCE = 8192
+
+
+@dataclass(frozen=True, slots=True)
+class Lora:
+    """A low-rank change of one tensor: ``weight += b @ a``, the scale already folded in.
+
+    ``a`` float32 (rank, columns), ``b`` float32 (rows, rank).
+    """
+
+    a: npt.NDArray[np.float32]
+    b: npt.NDArray[np.float32]
+
+
+def build_weights(
+    artifact: Artifact, progress: Progress = silent, cache: Path | None = None
+) -> Path:
+    """The verified weights of an artifact, built when they are not there yet.
+
+    ``cache`` keeps the assembled base; by default it is ``.cache`` in the store. Raises
+    :class:`app.errors.ArtifactError`; whatever was interrupted is never served.
+    """
+    recipe = artifact.recipe()
+    if isinstance(recipe.base, BaseModelId):
+        return artifact.weights_path()
+    directory = artifact.weights_directory
+    directory.mkdir(exist_ok=True)
+    with locked(directory / "build.lock", f"another process builds {artifact.label}", progress):
+        try:
+            return artifact.weights_path()
+        except ArtifactError:
+            (directory / BUILD).unlink(missing_ok=True)
+        base = GgufFile(_base_path(artifact, recipe.base, cache, progress))
+        _merge(artifact, base, directory / recipe.output, progress)
+        return artifact.weights_path()
+
+
+def _base_path(
+    artifact: Artifact, base: BasePackage | BaseFile, cache: Path | None, progress: Progress
+) -> Path:
+    store = artifact.directory.parent.parent
+    if isinstance(base, BasePackage):
+        return assemble_base(base, cache or store / ".cache", progress)
+    for root in (artifact.directory, store):
+        path = (root / base.path).resolve()
+        if path.is_relative_to(store.resolve()) and path.is_file():
+            if sha256_of(path) != base.sha256:
+                raise FileDamaged(f"{base.path} is not the base that {artifact.label} was tuned on")
+            return path
+    raise FileDamaged(f"{artifact.label}: the base {base.path} is not in the store")
+
+
+def _merge(artifact: Artifact, base: GgufFile, output: Path, progress: Progress) -> None:
+    recipe = artifact.recipe()
+    adapters = [_read_adapter(artifact.directory / path, base) for path in recipe.adapters]
+    changes = {
+        name: [adapter[name] for adapter in adapters if name in adapter] for name in base.tensors
+    }
+    tensors = [_target(info, recipe.quantisation) for info in base.tensors.values()]
+    total = sum(info.bytes for info in tensors)
+    done = 0
+
+    def content(target: TensorInfo) -> Iterator[Bytes]:
+        nonlocal done
+        for piece in _tensor(base, target, changes[target.name]):
+            yield piece
+            done += piece.nbytes
+            progress("merge and quantise", done, total)
+
+    partial = output.with_name(output.name + ".partial")
+    metadata = base.metadata_with("general.file_type", _file_type(recipe.quantisation))
+    size, digest = write_gguf(partial, metadata, base.metadata_count, tensors, content)
+    partial.replace(output)
+    built_with = f"llama-cpp-python {version('llama-cpp-python')}, numpy {np.__version__}"
+    write_build_marker(artifact, sha256=digest, size=size, built_with=built_with)
+
+
+def _file_type(quantisation: str) -> int:
+    """What llama.cpp prints about the file; it has no say in how tensors are read."""
+    return int(LlamaFileType.__members__.get(f"MOSTLY_{quantisation}", LlamaFileType.GUESSED))
+
+
+def _target(info: TensorInfo, quantisation: str) -> TensorInfo:
+    """Matrices of the blocks take the recipe's type; norms and embeddings stay what they are."""
+    if len(info.shape) != 2 or not info.name.startswith("blk."):
+        return info
+    return replace(info, type=block_type(quantisation, info.shape[-1]))
+
+
+def _tensor(base: GgufFile, target: TensorInfo, changes: Sequence[Lora]) -> Iterator[Bytes]:
+    """A tensor's stored bytes, a slice of rows at a time; as they are where nothing changes."""
+    source = base.tensors[target.name].type
+    for start in range(0, target.rows, _ROWS_AT_ONCE):
+        stop = min(start + _ROWS_AT_ONCE, target.rows)
+        stored = base.rows(target.name, start, stop)
+        if not changes and source == target.type:
+            yield stored
+            continue
+        weights = dequantise(stored, source)
+        for change in changes:
+            weights = weights + change.b[start:stop] @ change.a
+        yield quantise(weights, target.type)
+
+
+def _read_adapter(path: Path, base: GgufFile) -> dict[str, Lora]:
+    """Changes by tensor name. Raises :class:`FileDamaged` unless every one of them fits the base."""
+    try:
+        tensors = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise FileDamaged(f"{path.name} is unreadable: {error}") from error
+    changes = {}
+    for name in sorted({key.rpartition(".")[0] for key in tensors}):
+        a, b = tensors.pop(f"{name}.lora_a", None), tensors.pop(f"{name}.lora_b", None)
+        if a is None or b is None or name not in base.tensors:
+            raise FileDamaged(f"{path.name}: {name} is not a pair for a tensor of the base")
+        if (b.shape[0], a.shape[1]) != base.tensors[name].shape or b.shape[1] != a.shape[0]:
+            raise FileDamaged(
+                f"{path.name}: {b.shape} @ {a.shape} does not fit {name} {base.tensors[name].shape}"
+            )
+        changes[name] = Lora(a.astype(np.float32), b.astype(np.float32))
+    if tensors:
+        raise FileDamaged(f"{path.name}: does not know what {min(tensors)} is")
+    return changes

@@ -1,0 +1,241 @@
+"""One llama.cpp model and context through the library's C interface, and nothing of ours in it.
+
+The high-level ``llama_cpp.Llama`` locks for each request, cannot batch and keeps a vocabulary-wide
+row for each token; here a batch is one ``llama_decode`` that ends at the last hidden state.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import llama_cpp
+import numpy as np
+import numpy.typing as npt
+from llama_cpp._ggml import libggml
+
+from app.backends.base import HiddenStates
+
+_FINAL_NORM = b"result_norm\0"
+"""The tensor that llama.cpp's graphs name so: the hidden states after the last norm."""
+_F32 = 0
+
+
+class _Tensor(ctypes.Structure):
+    """The head of ``struct ggml_tensor`` (ggml.h), as far as the name."""
+
+    _fields_ = (
+        ("type", ctypes.c_int),
+        ("buffer", ctypes.c_void_p),
+        ("ne", ctypes.c_int64 * 4),
+        ("nb", ctypes.c_size_t * 4),
+        ("op", ctypes.c_int),
+        ("op_params", ctypes.c_int32 * 16),
+        ("flags", ctypes.c_int32),
+        ("src", ctypes.c_void_p * 10),
+        ("view_src", ctypes.c_void_p),
+        ("view_offs", ctypes.c_size_t),
+        ("data", ctypes.c_void_p),
+        ("name", ctypes.c_char * 64),
+    )
+
+
+_tensor_get = libggml.ggml_backend_tensor_get
+_tensor_get.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t)
+_tensor_get.restype = None
+
+
+_libc = ctypes.CDLL(None)
+_libc.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+
+
+class LlamaError(Exception):
+    """llama.cpp reported a failure."""
+
+
+class LlamaModel:
+    """Weights and vocabulary. ``tokenise`` is thread-safe."""
+
+    def __init__(self, path: Path) -> None:
+        params = llama_cpp.llama_model_default_params()
+        params.n_gpu_layers = 0
+        model = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
+        if not model:
+            raise LlamaError(f"{path.name} could not be loaded")
+        _release_pages(path)
+        self.handle = model
+        self._vocab = llama_cpp.llama_model_get_vocab(model)
+        self.hidden_size = int(llama_cpp.llama_model_n_embd(model))
+        self.trained_context = int(llama_cpp.llama_model_n_ctx_train(model))
+
+    def beginning(self) -> list[int]:
+        """The token that begins every text, where the model was trained with one."""
+        if not llama_cpp.llama_vocab_get_add_bos(self._vocab):
+            return []
+        return [int(llama_cpp.llama_vocab_bos(self._vocab))]
+
+    def tokenise(self, text: str) -> list[int]:
+        """Token ids of the text alone; what looks like a control token is text like any other."""
+        content = text.encode(errors="replace")
+        room = len(content) + 8
+        ids = (llama_cpp.llama_token * room)()
+        add_special = parse_special = False
+        count = llama_cpp.llama_tokenize(
+            self._vocab, content, len(content), ids, room, add_special, parse_special
+        )
+        if count < 0:
+            raise LlamaError(f"a text of {len(content)} bytes became {-count} tokens")
+        return ids[:count]
+
+    def close(self) -> None:
+        """Free the weights. Idempotent; no context may be left."""
+        if self.handle:
+            llama_cpp.llama_model_free(self.handle)
+            self.handle = None
+
+
+def _release_pages(path: Path) -> None:
+    """Give back what loading touched of the mapped file: most is needed no more.
+
+    The matrices have been repacked elsewhere and an embedding is read row by row; what is needed
+    after all comes back from the page cache. It halves the resident memory. Linux only.
+    """
+    maps = Path("/proc/self/maps")
+    if not maps.is_file():
+        return
+    dont_need = 4
+    real = str(path.resolve())
+    for line in maps.read_text(errors="replace").splitlines():
+        addresses, *_, name = line.split(maxsplit=5)
+        if name == real:
+            start, end = (int(address, 16) for address in addresses.split("-"))
+            _libc.madvise(start, end - start, dont_need)
+
+
+def _pointer(array: npt.NDArray[Any], kind: Any) -> Any:
+    return ctypes.cast(array.ctypes.data, ctypes.POINTER(kind))
+
+
+class LlamaContext:
+    """Memory and work space for at most ``tokens`` new tokens and ``rows`` hidden states at once.
+
+    ``sequences`` independent texts live in it beside each other, after ``shared`` cells that some of
+    them have in common.
+    """
+
+    def __init__(
+        self,
+        model: LlamaModel,
+        *,
+        tokens: int,
+        shared: int,
+        sequences: int,
+        rows: int,
+        threads: int,
+    ) -> None:
+        self._rows = np.empty((rows, model.hidden_size), np.float32)
+        self._filled = 0
+        self._asked = 0
+        self._names_from = 0
+        self._problems: list[str] = []
+        # The library calls this as long as the context lives; ctypes keeps no reference of its own.
+        self._on_node = llama_cpp.ggml_backend_sched_eval_callback(self._node_callback())
+        self._allocate_batch(tokens)
+        params = llama_cpp.llama_context_default_params()
+        params.n_ctx = shared + tokens
+        params.n_batch = params.n_ubatch = tokens
+        params.n_seq_max = sequences
+        params.n_outputs_max = max(rows, sequences)  # the library asserts one a sequence
+        params.n_threads = params.n_threads_batch = threads
+        params.kv_unified = True
+        params.swa_full = False
+        params.no_perf = True
+        params.offload_kqv = params.op_offload = False
+        params.cb_eval = self._on_node
+        self.handle = llama_cpp.llama_init_from_model(model.handle, params)
+        if not self.handle:
+            raise LlamaError(f"no context for {tokens} tokens in {sequences} sequences")
+        self._memory = llama_cpp.llama_get_memory(self.handle)
+
+    def _allocate_batch(self, tokens: int) -> None:
+        """``llama_batch`` over numpy arrays, filled by slices; one sequence a token."""
+        self.tokens = np.zeros(tokens, np.int32)
+        self.positions = np.zeros(tokens, np.int32)
+        self.sequences = np.zeros(tokens, np.int32)
+        self.marks = np.zeros(tokens, np.int8)
+        self._counts = np.ones(tokens, np.int32)
+        step = self.sequences.itemsize
+        first = self.sequences.ctypes.data
+        self._pointers = np.arange(first, first + tokens * step, step, dtype=np.uintp)
+        batch = llama_cpp.llama_batch()
+        batch.token = _pointer(self.tokens, llama_cpp.llama_token)
+        batch.pos = _pointer(self.positions, llama_cpp.llama_pos)
+        batch.n_seq_id = _pointer(self._counts, ctypes.c_int32)
+        batch.seq_id = _pointer(self._pointers, ctypes.POINTER(llama_cpp.llama_seq_id))
+        batch.logits = _pointer(self.marks, ctypes.c_int8)
+        self._batch = batch
+
+    def _node_callback(self) -> Callable[[int, bool, object], bool]:
+        """Asked for each of some 700 nodes, so it must be cheap: names are read near the end only."""
+        name_at = _Tensor.name.offset
+        string_at, length = ctypes.string_at, len(_FINAL_NORM)
+
+        def on_node(tensor: int, ask: bool, _user_data: object) -> bool:  # noqa: FBT001  as in C
+            if ask:
+                self._asked += 1
+                if self._asked < self._names_from:
+                    return False
+                return string_at(tensor + name_at, length) == _FINAL_NORM
+            self._keep(tensor)
+            return False
+
+        return on_node
+
+    def _keep(self, address: int) -> None:
+        tensor = _Tensor.from_address(address)
+        width, count = tensor.ne[0], tensor.ne[1]
+        end = self._filled + count
+        if tensor.type != _F32 or width != self._rows.shape[1] or end > len(self._rows):
+            self._problems.append(f"hidden states of type {tensor.type}, {count} x {width}")
+            return
+        target = self._rows[self._filled : end]
+        _tensor_get(address, target.ctypes.data, 0, target.nbytes)
+        self._filled = end
+
+    def decode(self, count: int) -> HiddenStates:
+        """Run the first ``count`` tokens of the batch arrays; one row for each marked token, in order.
+
+        The rows are a view that the next call overwrites.
+        """
+        self._filled = self._asked = 0
+        self._problems.clear()
+        self._batch.n_tokens = count
+        status = llama_cpp.llama_decode(self.handle, self._batch)
+        if status:
+            raise LlamaError(f"llama_decode returned {status}")
+        if self._filled != int(np.count_nonzero(self.marks[:count])):
+            self._names_from = 0
+            raise LlamaError(f"{self._filled} hidden states came out {self._problems}")
+        # Graphs of other sizes may differ by a few nodes, never by a tenth of them.
+        self._names_from = self._asked * 9 // 10
+        return self._rows[: self._filled]
+
+    def share(self, source: int, sequences: Sequence[int]) -> None:
+        """Let ``sequences`` begin with what ``source`` holds; no data is copied."""
+        for sequence in sequences:
+            llama_cpp.llama_memory_seq_cp(self._memory, source, sequence, -1, -1)
+
+    def forget(self, sequence: int, start: int) -> None:
+        """Free the cells of a sequence from position ``start`` on."""
+        llama_cpp.llama_memory_seq_rm(self._memory, sequence, start, -1)
+
+    def clear(self) -> None:
+        llama_cpp.llama_memory_clear(self._memory, False)  # noqa: FBT003
+
+    def close(self) -> None:
+        """Free the context. Idempotent."""
+        if self.handle:
+            llama_cpp.llama_free(self.handle)
+            self.handle = None

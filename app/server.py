@@ -1,0 +1,77 @@
+"""Runs the application in this process: signals, draining, exit status."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from time import monotonic
+from types import FrameType
+from typing import Any
+
+import structlog
+import uvicorn
+
+from app.serving.lifecycle import Lifecycle
+
+log = structlog.get_logger()
+
+
+class DrainingServer(uvicorn.Server):
+    """On SIGTERM it first says that it is going, then finishes what it has taken, then goes.
+
+    For ``drain_seconds`` it still listens: readiness and new work get 503 with ``Retry-After`` and
+    ``Connection: close``, so that balancers and keep-alive callers turn away by themselves. A second
+    signal, or SIGINT from a person at a terminal, skips that pause.
+    """
+
+    def __init__(
+        self,
+        application: Callable[..., Any],
+        lifecycle: Lifecycle,
+        *,
+        host: str,
+        port: int,
+        drain_seconds: float,
+    ) -> None:
+        super().__init__(
+            uvicorn.Config(
+                application,
+                host=host,
+                port=port,
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_graceful_shutdown=60,
+                ws="none",
+            )
+        )
+        self.lifecycle = lifecycle
+        self.drain_seconds = drain_seconds
+        self._stop_at: float | None = None
+
+    def serve_until_stopped(self) -> int:
+        """Run; the exit status of the process."""
+        self.run()
+        return 1 if self.lifecycle.failure or not self.started else 0
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        # The parent would raise the signal again at the end; a drained exit is a clean exit.
+        del frame
+        first = self._stop_at is None
+        self._stop_at = monotonic() + (
+            self.drain_seconds if first and sig == signal.SIGTERM and self.started else 0.0
+        )
+        if not first and sig == signal.SIGINT:
+            self.force_exit = True
+
+    async def on_tick(self, counter: int) -> bool:
+        if self.lifecycle.failure is not None:
+            log.error("no model could be loaded", reason=self.lifecycle.failure)
+            return True
+        if self._stop_at is not None:
+            if not self.lifecycle.draining:
+                self.lifecycle.draining = True
+                log.info("draining", seconds=self.drain_seconds)
+            if monotonic() >= self._stop_at:
+                return True
+        return await super().on_tick(counter)

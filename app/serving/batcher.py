@@ -1,0 +1,169 @@
+"""One thread that owns one model: it loads it, feeds it batches from the queue and frees it."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from time import perf_counter
+from typing import TypeAlias
+
+import structlog
+
+from app import metrics
+from app.artifacts.manifest import Manifest
+from app.classification.classifier import Classifier
+from app.errors import InferenceFailed, NotReady, ShopintentError
+from app.serving.queue import TokenQueue
+from app.serving.ticket import Outcome, Ticket, Work
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A classifier that has proved itself, and the manifest it was made from."""
+
+    manifest: Manifest
+    classifier: Classifier
+
+
+Load: TypeAlias = Callable[[str], Loaded]
+"""From a model's name to a loaded model; called in the thread that will own it."""
+
+Answer: TypeAlias = tuple[Ticket, int, Outcome | ShopintentError]
+
+_PACE_TEXT = "where is my order? it should have come on tuesday"
+
+
+class Batcher:
+    """Runs ``load``, then batches until the queue is closed and drained, then closes the model.
+
+    All answers go back to the event loop in which it was made, one call a batch. ``on_load`` is
+    called there too, with the loaded model or the reason why there is none.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        load: Load,
+        queue: TokenQueue,
+        on_load: Callable[[Loaded | ShopintentError], None],
+        load_lock: threading.Lock,
+    ) -> None:
+        self.name = name
+        self._load = load
+        self._queue = queue
+        self._on_load = on_load
+        self._load_lock = load_lock
+        self._loop = asyncio.get_running_loop()
+        self._batch_messages = metrics.BATCH_MESSAGES.labels(name)
+        self._inference_seconds = metrics.INFERENCE_DURATION.labels(name)
+        self._queue_seconds = metrics.QUEUE_DURATION.labels(name)
+        self._thread = threading.Thread(target=self._own, name=f"model-{name}", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def join(self, timeout: float) -> bool:
+        """Wait for the thread to end; whether it did."""
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def _own(self) -> None:
+        try:
+            # One at a time: loading is bound by disk and memory, and two at once need both.
+            with self._load_lock:
+                loaded = self._load(self.name)
+        except ShopintentError as error:
+            self._tell(self._on_load, error)
+            return
+        except Exception as error:
+            log.exception("model load failed", model=self.name, exc_info=error)
+            unnamed = NotReady(f"loading failed with {type(error).__name__}; the log tells where")
+            self._tell(self._on_load, unnamed)
+            return
+        try:
+            self._measure_pace(loaded.classifier)
+            self._tell(self._on_load, loaded)
+            self._serve(loaded.classifier)
+        finally:
+            # Reached with work left only when the thread itself breaks; nobody may wait for ever.
+            left = self._queue.clear()
+            if left:
+                self._tell(_fail_all, left, NotReady("the model has stopped"))
+            loaded.classifier.close()
+
+    def _measure_pace(self, classifier: Classifier) -> None:
+        """Time one full batch, so that the first refusal already knows how fast work drains."""
+        info = classifier.backend.info
+        message = classifier.prepare(_PACE_TEXT)
+        length = max(1, len(message.tokens))
+        count = max(1, min(info.max_sequences, info.max_tokens // length))
+        started = perf_counter()
+        classifier.classify([message] * count)
+        self._queue.learn(count * length, perf_counter() - started)
+
+    def _serve(self, classifier: Classifier) -> None:
+        info = classifier.backend.info
+        while batch := self._queue.take(info.max_sequences, info.max_tokens):
+            started = perf_counter()
+            answers = self._compute(classifier, batch, started)
+            seconds = perf_counter() - started
+            tokens = sum(work.tokens for work in batch)
+            self._queue.done(
+                seconds, full=len(batch) == info.max_sequences or 2 * tokens >= info.max_tokens
+            )
+            self._tell(_deliver, answers)
+            self._batch_messages.observe(len(batch))
+            self._inference_seconds.observe(seconds)
+            for work in batch:
+                self._queue_seconds.observe(started - work.ticket.admitted)
+
+    def _compute(
+        self, classifier: Classifier, batch: Sequence[Work], started: float
+    ) -> list[Answer]:
+        """One answer a message. When a batch of several fails, each is tried alone."""
+        try:
+            predictions = classifier.classify([work.message for work in batch])
+        except Exception as error:
+            log.warning("batch failed", model=self.name, messages=len(batch), exc_info=error)
+            if len(batch) > 1:
+                return [
+                    answer
+                    for work in batch
+                    for answer in self._compute(classifier, [work], started)
+                ]
+            return [(batch[0].ticket, batch[0].index, _named(error, batch[0].index))]
+        seconds = perf_counter() - started
+        return [
+            (work.ticket, work.index, Outcome(found, started - work.ticket.admitted, seconds))
+            for work, found in zip(batch, predictions, strict=True)
+        ]
+
+    def _tell(self, call: Callable[..., None], *arguments: object) -> None:
+        try:
+            self._loop.call_soon_threadsafe(call, *arguments)
+        except RuntimeError:  # the loop is closed: nobody is left to be told
+            log.debug("event loop is gone", model=self.name)
+
+
+def _named(error: Exception, index: int) -> InferenceFailed:
+    failure = InferenceFailed("the model could not compute an answer for this message")
+    failure.index = index
+    failure.__cause__ = error
+    return failure
+
+
+def _deliver(answers: Sequence[Answer]) -> None:
+    for ticket, index, answer in answers:
+        if isinstance(answer, Outcome):
+            ticket.deliver(index, answer)
+        else:
+            ticket.fail(answer)
+
+
+def _fail_all(tickets: Sequence[Ticket], error: NotReady) -> None:
+    for ticket in tickets:
+        ticket.fail(error)

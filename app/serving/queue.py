@@ -1,0 +1,170 @@
+"""The bounded queue before a model: counted in tokens, fair between requests, honest about its pace."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from time import perf_counter
+
+from prometheus_client import Gauge
+
+from app.errors import DeadlineExceeded, NotReady, QueueFull
+from app.serving.ticket import Ticket, Work
+
+_SMOOTHING = 0.2
+"""Share of the newest batch in the measured pace."""
+
+
+class TokenQueue:
+    """Requests enter whole or not at all; batches leave, taking one message of each request in turn.
+
+    So a single message waits for one round, not for all of a bulk request that came before it. Tokens
+    count from admission until their batch is done. Entered from the event loop, emptied by the
+    owner thread.
+    """
+
+    def __init__(self, limit: int, gauge: Gauge) -> None:
+        self.limit = limit
+        self._gauge = gauge
+        self._ring: deque[Ticket] = deque()
+        self._waiting = 0
+        self._computing = 0
+        self._tokens_per_second: float | None = None
+        self._closed = False
+        self._changed = threading.Condition()
+
+    @property
+    def tokens(self) -> int:
+        """Admitted and not yet answered."""
+        return self._waiting + self._computing
+
+    @property
+    def full(self) -> bool:
+        return self.tokens >= self.limit
+
+    def refusal(self, tokens: int = 0) -> QueueFull:
+        """The error for a request of so many tokens, with the time until there will be room."""
+        excess = max(self.tokens + tokens - self.limit, self.tokens // 8)
+        return QueueFull(
+            "more messages wait than can be answered soon", self._seconds(excess) or 1.0
+        )
+
+    def enter(self, ticket: Ticket) -> None:
+        """Admit a whole request.
+
+        An empty queue takes any request, else one larger than the bound could never be served. Raises
+        :class:`QueueFull`, also when the answer could not come in time; :class:`DeadlineExceeded` when
+        it could not even with nobody else waiting; :class:`NotReady` once the queue is closed.
+        """
+        with self._changed:
+            if self._closed:
+                raise NotReady("the model is being taken down")
+            if self.tokens and self.tokens + ticket.tokens > self.limit:
+                raise self.refusal(ticket.tokens)
+            self._refuse_if_hopeless(ticket)
+            self._ring.append(ticket)
+            self._waiting += ticket.tokens
+            self._gauge.set(self.tokens)
+            self._changed.notify()
+
+    def _refuse_if_hopeless(self, ticket: Ticket) -> None:
+        alone = self._seconds(ticket.tokens)
+        left = ticket.deadline - perf_counter()
+        if alone > left:
+            raise DeadlineExceeded(
+                f"needs about {alone:.1f} s of computing: send fewer messages or a later deadline"
+            )
+        # Taken in turns, nobody can be ahead of this request by more than its own length.
+        ahead = sum(min(other.tokens, ticket.tokens) for other in self._ring if other.open)
+        wait = self._seconds(self._computing + ahead)
+        if wait + alone > left:
+            raise QueueFull("the answer could not come before the deadline", wait + alone - left)
+
+    def leave(self, ticket: Ticket) -> None:
+        """Free what a request still has waiting: its caller has gone or its time is over."""
+        with self._changed:
+            self._discard(ticket)
+            self._gauge.set(self.tokens)
+
+    def _discard(self, ticket: Ticket) -> None:
+        self._waiting -= ticket.tokens
+        ticket.tokens = 0
+        ticket.waiting.clear()
+
+    def take(self, max_messages: int, max_tokens: int) -> list[Work]:
+        """Wait for work and take a batch within both bounds; empty once closed and drained.
+
+        What nobody waits for any more is dropped here, before it costs anything.
+        """
+        with self._changed:
+            while True:
+                batch = self._pack(max_messages, max_tokens)
+                if batch:
+                    self._computing = sum(work.tokens for work in batch)
+                    return batch
+                self._gauge.set(self.tokens)
+                if self._closed:
+                    return []
+                self._changed.wait()
+
+    def _pack(self, max_messages: int, max_tokens: int) -> list[Work]:
+        batch: list[Work] = []
+        room = max_tokens
+        while self._ring and len(batch) < max_messages:
+            ticket = self._ring[0]
+            if not ticket.waiting or not ticket.open:
+                self._ring.popleft()
+                self._discard(ticket)
+                continue
+            tokens = ticket.waiting[0].tokens
+            if batch and tokens > room:
+                break
+            batch.append(ticket.waiting.popleft())
+            room -= tokens
+            ticket.tokens -= tokens
+            self._waiting -= tokens
+            self._ring.rotate(-1)
+        return batch
+
+    def done(self, seconds: float, *, full: bool) -> None:
+        """The taken batch is computed. Only ``full`` ones tell the pace: small ones are slower."""
+        with self._changed:
+            if full:
+                self._learn(self._computing, seconds)
+            self._computing = 0
+            self._gauge.set(self.tokens)
+
+    def learn(self, tokens: int, seconds: float) -> None:
+        """Take a batch measured elsewhere into account."""
+        with self._changed:
+            self._learn(tokens, seconds)
+
+    def _learn(self, tokens: int, seconds: float) -> None:
+        measured = tokens / max(seconds, 1e-6)
+        before = self._tokens_per_second
+        self._tokens_per_second = (
+            measured if before is None else before + _SMOOTHING * (measured - before)
+        )
+
+    def _seconds(self, tokens: int) -> float:
+        """Time to drain so many tokens at the measured pace; 0 while it is unknown."""
+        return tokens / self._tokens_per_second if self._tokens_per_second else 0.0
+
+    def close(self) -> None:
+        """Admit nothing more; ``take`` hands out what waits and then comes back empty."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def clear(self) -> list[Ticket]:
+        """Close and drop all that waits; returns the requests that nobody will compute."""
+        with self._changed:
+            self._closed = True
+            dropped = list(self._ring)
+            self._ring.clear()
+            for ticket in dropped:
+                self._discard(ticket)
+            self._computing = 0
+            self._gauge.set(self.tokens)
+            self._changed.notify_all()
+        return dropped

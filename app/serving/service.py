@@ -1,0 +1,182 @@
+"""Admit, enqueue, await, time: the way of every message, single or in a batch."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from time import perf_counter
+
+from app import metrics
+from app.backends.base import Backend
+from app.classification.classifier import Message
+from app.classification.prompt import normalise
+from app.domain import ModelRef, Prediction, Timings
+from app.errors import BatchTooLarge, InputError, NotReady, ShopintentError, TextTooLong
+from app.serving.cache import PredictionCache
+from app.serving.lifecycle import Lifecycle
+from app.serving.limits import Limits
+from app.serving.registry import LiveModel, Registry
+from app.serving.ticket import Outcome, Ticket
+
+_MANY_CHARS = 8_000
+"""From here on, normalising and tokenising would hold up the event loop for milliseconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The answer to one message."""
+
+    prediction: Prediction
+    model: ModelRef
+    timings: Timings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pending:
+    """An admitted request. Await :meth:`decisions`, or :meth:`abandon` it when its caller has gone."""
+
+    model: LiveModel
+    ref: ModelRef
+    texts: Sequence[str]
+    known: dict[int, Outcome]
+    """From the cache, by place in the request."""
+    ticket: Ticket | None
+    """For all the others, if there are any."""
+    started: float
+    cache: PredictionCache
+
+    @property
+    def done(self) -> bool:
+        """Nothing has to be computed, or it is."""
+        return self.ticket is None or self.ticket.future.done()
+
+    def abandon(self) -> None:
+        """Drop what still waits. Whoever awaits :meth:`decisions` is cancelled."""
+        if self.ticket is not None:
+            self.ticket.abandon()
+            self.model.queue.leave(self.ticket)
+
+    async def decisions(self) -> list[Decision]:
+        """All answers, in order. Raises what made the request fail."""
+        if self.ticket is not None:
+            try:
+                computed = await self.ticket.future
+            except BaseException:
+                self.abandon()
+                raise
+            for index, outcome in computed.items():
+                self.cache.put((self.model.digest, self.texts[index]), outcome.prediction)
+            self.known.update(computed)
+        total = perf_counter() - self.started
+        return [self._decision(self.known[i], total) for i in range(len(self.texts))]
+
+    def _decision(self, outcome: Outcome, total: float) -> Decision:
+        ref, prediction = self.ref, outcome.prediction
+        metrics.PREDICTIONS.labels(ref.name, ref.version, prediction.intent).inc()
+        metrics.CONFIDENCE.labels(ref.name, ref.version).observe(prediction.confidence)
+        return Decision(prediction, ref, Timings(outcome.queue, outcome.inference, total))
+
+
+class Service:
+    """Takes messages to the live models. Event loop's thread only."""
+
+    def __init__(
+        self, registry: Registry, cache: PredictionCache, limits: Limits, lifecycle: Lifecycle
+    ) -> None:
+        self.registry = registry
+        self.cache = cache
+        self.limits = limits
+        self.lifecycle = lifecycle
+
+    async def admit(
+        self, texts: Sequence[str], model: str | None = None, deadline: float | None = None
+    ) -> Pending:
+        """Take a whole request or refuse it at once. ``deadline`` is in seconds from now.
+
+        Raises :class:`InputError`, :class:`app.errors.UnknownModel`,
+        :class:`app.errors.OverloadError` or :class:`app.errors.DeadlineExceeded`.
+        """
+        started = perf_counter()
+        if self.lifecycle.draining:
+            raise NotReady("the service is stopping; ask another replica or try again")
+        live = self.registry.get(model)
+        _ = live.loaded  # refuse before any work while it is not live
+        self._check_size(texts)
+        if sum(map(len, texts)) > _MANY_CHARS:
+            normal = await asyncio.to_thread(_normalise_all, texts)
+        else:
+            normal = _normalise_all(texts)
+        known, missing = self._look_up(live, normal)
+        ticket = None
+        if missing:
+            ticket = await self._enqueue(live, [(i, normal[i]) for i in missing], started, deadline)
+        return Pending(
+            model=live,
+            ref=live.ref,
+            texts=normal,
+            known=known,
+            ticket=ticket,
+            started=started,
+            cache=self.cache,
+        )
+
+    async def _enqueue(
+        self,
+        live: LiveModel,
+        texts: Sequence[tuple[int, str]],
+        started: float,
+        deadline: float | None,
+    ) -> Ticket:
+        if live.queue.full:  # the cheap refusal: before anything is tokenised
+            raise live.queue.refusal()
+        backend = live.loaded.classifier.backend
+        if sum(len(text) for _, text in texts) > _MANY_CHARS:
+            messages = await asyncio.to_thread(_tokenise_all, backend, texts)
+        else:
+            messages = _tokenise_all(backend, texts)
+        ticket = Ticket(messages, started + (deadline or self.limits.deadline))
+        try:
+            live.queue.enter(ticket)
+        except ShopintentError:
+            ticket.abandon()
+            raise
+        return ticket
+
+    def _check_size(self, texts: Sequence[str]) -> None:
+        if len(texts) > self.limits.batch_messages:
+            raise BatchTooLarge(f"at most {self.limits.batch_messages} messages in one request")
+        for index, text in enumerate(texts):
+            if len(text) > self.limits.text_chars:
+                error = TextTooLong(f"at most {self.limits.text_chars} characters in one message")
+                error.index = index
+                raise error
+
+    def _look_up(
+        self, live: LiveModel, texts: Sequence[str]
+    ) -> tuple[dict[int, Outcome], list[int]]:
+        """What the cache knows, and the places of what must be computed."""
+        outcomes: dict[int, Outcome] = {}
+        missing: list[int] = []
+        for index, text in enumerate(texts):
+            known = self.cache.get((live.digest, text))
+            if known is None:
+                missing.append(index)
+            else:
+                outcomes[index] = Outcome(known)
+        return outcomes, missing
+
+
+def _normalise_all(texts: Sequence[str]) -> list[str]:
+    normal: list[str] = []
+    for index, text in enumerate(texts):
+        try:
+            normal.append(normalise(text))
+        except InputError as error:
+            error.index = index
+            raise
+    return normal
+
+
+def _tokenise_all(backend: Backend, texts: Sequence[tuple[int, str]]) -> list[tuple[int, Message]]:
+    return [(index, Message(text, backend.tokenise(text))) for index, text in texts]
