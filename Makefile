@@ -25,7 +25,7 @@ help: ## this list
 
 .PHONY: run
 run: environment-serve-cpu weights ## serve the default model on 127.0.0.1:8080 (PORT=9000 for another port)
-	@INTENT_PORT=$(PORT) $(BIN)/shopintent serve
+	@INTENT_PORT=$(PORT) $(BIN)/shopintent serve --hints
 
 .PHONY: test
 test: environment-dev weights ## set up and run the tests (ARGS="-k batch" for some of them)

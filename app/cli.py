@@ -39,32 +39,55 @@ Json = Annotated[bool, typer.Option("--json", help="JSON on standard output.")]
 _screen = Console(stderr=True)
 _output = Console()
 
+_HINTS = """
+[bold green]Ready.[/] Try it at [bold]ADDRESS/[/] or in another terminal:
+
+  curl -s ADDRESS/v1/classify -H 'Content-Type: application/json' \\
+    -d '{"text": "my parcel was due tuesday and still nothing"}'
+
+Reference: ADDRESS/docs   Stop: Ctrl-C
+"""
+
 
 @app.command()
 def serve(
     host: Annotated[str | None, typer.Option(help="INTENT_HOST; default 127.0.0.1.")] = None,
     port: Annotated[int | None, typer.Option(help="INTENT_PORT; default 8080.")] = None,
+    hints: Annotated[
+        bool | None,
+        typer.Option("--hints/--no-hints", help="Say how to try it; default on a terminal."),
+    ] = None,
 ) -> None:
     """Serve the models over HTTP until SIGTERM or Ctrl-C."""
     settings = _settings()
     _prepare_libraries()
     from app import logs
     from app.main import create_app
-    from app.server import DrainingServer
+    from app.server import WHAT_TO_DO, DrainingServer
     from app.serving.lifecycle import Lifecycle
 
     logs.configure(settings.log_level, settings.log_format)
     lifecycle = Lifecycle()
+    host = host or settings.host
+    port = settings.port if port is None else port
+
+    def say_how_to_try_it() -> None:
+        if _screen.is_terminal if hints is None else hints:
+            reachable = "127.0.0.1" if host in {"0.0.0.0", "::"} else host  # noqa: S104 - not bound
+            _screen.print(_HINTS.replace("ADDRESS", f"http://{reachable}:{port}"), soft_wrap=True)
+
     server = DrainingServer(
         create_app(settings, lifecycle=lifecycle),
         lifecycle,
-        host=host or settings.host,
-        port=settings.port if port is None else port,
+        host=host,
+        port=port,
         drain_seconds=settings.drain_seconds,
+        on_live=say_how_to_try_it,
     )
     status = server.serve_until_stopped()
-    if lifecycle.failure:
-        _screen.print(f"[red]No model could be loaded.[/] {lifecycle.failure}", soft_wrap=True)
+    if lifecycle.failure and _screen.is_terminal:  # in a pipe the log has said it, line by line
+        _screen.print(f"[red]No model could be loaded.[/] {lifecycle.failure}.", soft_wrap=True)
+        _screen.print(f"{WHAT_TO_DO}.", soft_wrap=True)
     raise typer.Exit(status)
 
 

@@ -82,6 +82,7 @@ def _lifespan(
         registry = Registry(settings.models, load, limits.queue_tokens)
 
         def settled() -> None:
+            lifecycle.live = registry.started
             if not registry.started:
                 lifecycle.failure = "; ".join(
                     f"{name}: {reason}" for name, reason in registry.unready.items()

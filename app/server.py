@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
+import socket
 from collections.abc import Callable
 from time import monotonic
 from types import FrameType
@@ -14,6 +16,13 @@ import uvicorn
 from app.serving.lifecycle import Lifecycle
 
 log = structlog.get_logger()
+
+WHAT_TO_DO = (
+    "`shopintent models list` shows what is in the store, `shopintent models verify` what is wrong "
+    "with it, and `shopintent models build` makes weights that are missing"
+)
+_LATECOMERS = 0.25
+"""Seconds for requests that were on their way when the listener closed."""
 
 
 class DrainingServer(uvicorn.Server):
@@ -32,6 +41,7 @@ class DrainingServer(uvicorn.Server):
         host: str,
         port: int,
         drain_seconds: float,
+        on_live: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__(
             uvicorn.Config(
@@ -47,6 +57,7 @@ class DrainingServer(uvicorn.Server):
         )
         self.lifecycle = lifecycle
         self.drain_seconds = drain_seconds
+        self._on_live: Callable[[], None] | None = on_live
         self._stop_at: float | None = None
 
     def serve_until_stopped(self) -> int:
@@ -64,10 +75,20 @@ class DrainingServer(uvicorn.Server):
         if not first and sig == signal.SIGINT:
             self.force_exit = True
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        # The parent would cut off whoever has connected and not yet asked. They get their 503 too.
+        for server in self.servers:
+            server.close()
+        await asyncio.sleep(min(_LATECOMERS, self.drain_seconds))
+        await super().shutdown(sockets)
+
     async def on_tick(self, counter: int) -> bool:
         if self.lifecycle.failure is not None:
-            log.error("no model could be loaded", reason=self.lifecycle.failure)
+            log.error("no model could be loaded", reason=self.lifecycle.failure, help=WHAT_TO_DO)
             return True
+        if self.lifecycle.live and self._on_live:
+            self._on_live()
+            self._on_live = None
         if self._stop_at is not None:
             if not self.lifecycle.draining:
                 self.lifecycle.draining = True

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from app.artifacts.manifest import (
+    FileEntry,
     Golden,
     Label,
     Manifest,
@@ -102,16 +103,15 @@ def fake_classifier(
     return Classifier(backend, fake_model())
 
 
-def write_fake_artifact(store: Path, name: str = "storefront", version: str = "1") -> Manifest:
-    """Publish the fake model as ``<store>/<name>/<version>``, with golden answers of its own."""
-    directory = store / name / version
-    directory.mkdir(parents=True)
+def fake_manifest(
+    name: str = "storefront", version: str = "1", files: tuple[FileEntry, ...] = ()
+) -> Manifest:
+    """The manifest of :func:`fake_model`, with golden answers of its own."""
     model = fake_model()
-    paths = write_model(directory, model)
     classifier = fake_classifier()
     texts = [normalise(texts[0]) for texts in EXAMPLES.values()]
     answers = classifier.classify([classifier.prepare(text) for text in texts])
-    manifest = Manifest(
+    return Manifest(
         name=name,
         version=version,
         created="2026-01-01T00:00:00Z",
@@ -122,7 +122,7 @@ def write_fake_artifact(store: Path, name: str = "storefront", version: str = "1
         max_message_tokens=MAX_MESSAGE_TOKENS,
         hidden_size=HIDDEN,
         weights=None,
-        files=tuple(describe_file(directory, path) for path in paths),
+        files=files,
         golden=tuple(
             Golden(text=text, intent=answer.intent, confidence=answer.confidence)
             for text, answer in zip(texts, answers, strict=True)
@@ -131,6 +131,14 @@ def write_fake_artifact(store: Path, name: str = "storefront", version: str = "1
         trained_on=("the examples of this file",),
         licence="Apache-2.0",
     )
+
+
+def write_fake_artifact(store: Path, name: str = "storefront", version: str = "1") -> Manifest:
+    """Publish the fake model as ``<store>/<name>/<version>``."""
+    directory = store / name / version
+    directory.mkdir(parents=True)
+    paths = write_model(directory, fake_model())
+    manifest = fake_manifest(name, version, tuple(describe_file(directory, path) for path in paths))
     write_manifest(directory, manifest)
     return manifest
 

@@ -29,3 +29,6 @@ compile dev "The service on a CPU, and what tests and checks need. A superset of
 compile train "What training needs beside dev.lock. torch is apart, in torch.txt: README.md says why." \
     "$@" --extra train --unsafe-package torch --no-allow-unsafe \
     -c requirements/dev.lock pyproject.toml
+compile serve-gpu "What the service needs on a GPU, without torch: README.md says why." \
+    "$@" --extra gpu --unsafe-package torch --no-allow-unsafe \
+    -c requirements/serve-cpu.lock -c requirements/train.lock pyproject.toml

@@ -12,14 +12,20 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from peft import LoraConfig, get_peft_model
+
+Adapter: TypeAlias = dict[str, tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]
+"""GGUF tensor name -> LoRA factors ``(a, b)``, see :class:`Tuned`."""
+Prompt: TypeAlias = Sequence[int] | torch.Tensor
+"""Token ids of a prompt, or the states (tokens, hidden) that its lower layers made of it."""
 
 GGUF_MODULES = {
     "self_attn.q_proj": "attn_q",
@@ -52,7 +58,7 @@ class TuningConfig:
     label_smoothing: float = 0.05
     ema: float = 0.99
     first_layer: int = 0
-    """Layers before this one stay as they are."""
+    """Layers before this one stay as they are; each message passes them only once."""
     seed: int = 20
     device: str = "cpu"
 
@@ -74,7 +80,7 @@ class Tuned:
     ``b``: the merged weight is ``w + b @ a``. ``heads[i]`` is ``(rows, bias)``.
     """
 
-    adapter: dict[str, tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]
+    adapter: Adapter
     heads: list[tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]
 
 
@@ -84,21 +90,32 @@ def tune(
     heads: Sequence[npt.NDArray[np.float32]],
     config: TuningConfig,
     progress: Progress | None = None,
-    train_weights: bool = True,
 ) -> Tuned:
     """Fit adapter and heads. ``heads`` hold starting rows (labels, hidden), one array a label set.
 
     ``model`` is a ``transformers`` decoder without output layer; it is left with the merged weights.
     """
     torch.manual_seed(config.seed)
-    layers = model.config.num_hidden_layers
+    inputs: Sequence[Prompt] = [example.tokens for example in examples]
+    if config.first_layer:
+        inputs = _lower_states(model, inputs, config)
+    with _upper_layers(model, config.first_layer):
+        return _tune(model, inputs, examples, heads, config, progress)
+
+
+def _tune(
+    model: torch.nn.Module,
+    inputs: Sequence[Prompt],
+    examples: Sequence[Encoded],
+    heads: Sequence[npt.NDArray[np.float32]],
+    config: TuningConfig,
+    progress: Progress | None,
+) -> Tuned:
     lora = LoraConfig(
         r=config.rank,
         lora_alpha=config.alpha,
         lora_dropout=config.dropout,
         target_modules=[name.split(".")[1] for name in GGUF_MODULES],
-        layers_to_transform=list(range(config.first_layer, layers)),
-        layers_pattern="layers",
     )
     tuned: Any = get_peft_model(model, lora).to(config.device)
     tuned.train()
@@ -114,10 +131,9 @@ def tune(
     average = [p.detach().clone() for p in trained]
     total = max(1, math.ceil(config.epochs * len(examples) / config.batch_size))
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, _cosine(total, config.warmup))
-    starts = np.cumsum([0, *[len(h) for h in heads]])
-    running = 0.0
-    for step, batch in enumerate(_batches(examples, config, total), start=1):
-        loss = _loss(tuned, rows, biases, batch, starts, config)
+    for step, batch in enumerate(_batches([len(row) for row in inputs], config, total), start=1):
+        states = encode_states(tuned, [inputs[i] for i in batch], config.device)
+        loss = _loss(states, rows, biases, [examples[i] for i in batch], config)
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimiser.step()
@@ -127,12 +143,11 @@ def tune(
         with torch.no_grad():
             torch._foreach_lerp_(average, [p.detach() for p in trained], 1.0 - decay)
         if progress and (step % 10 == 0 or step == total):
-            running = loss.item()
-            progress(step, total, running)
+            progress(step, total, loss.item())
     with torch.no_grad():
         for parameter, mean in zip(trained, average, strict=True):
             parameter.copy_(mean)
-    adapter = _adapter(tuned)
+    adapter = _adapter(tuned, config.first_layer)
     tuned.merge_and_unload()
     return Tuned(
         adapter,
@@ -151,66 +166,115 @@ def _cosine(total: int, warmup: float) -> Callable[[int], float]:
     return rate
 
 
-def _batches(
-    examples: Sequence[Encoded], config: TuningConfig, total: int
-) -> Iterator[list[Encoded]]:
-    """``total`` batches; within a shuffled epoch, neighbours have like lengths, to waste less padding."""
+def _batches(lengths: Sequence[int], config: TuningConfig, total: int) -> Iterator[list[int]]:
+    """``total`` batches of row numbers; in a shuffled epoch neighbours have like lengths, for less padding."""
     rng = random.Random(config.seed)
     done = 0
     while done < total:
-        order = list(range(len(examples)))
+        order = list(range(len(lengths)))
         rng.shuffle(order)
         window = config.batch_size * 16
         batches = []
         for start in range(0, len(order), window):
-            pool = sorted(order[start : start + window], key=lambda i: len(examples[i].tokens))
+            pool = sorted(order[start : start + window], key=lambda i: lengths[i])
             batches += [
                 pool[i : i + config.batch_size] for i in range(0, len(pool), config.batch_size)
             ]
         rng.shuffle(batches)
-        for batch in batches[: total - done]:
-            yield [examples[i] for i in batch]
+        yield from batches[: total - done]
         done += len(batches)
 
 
-def _padded(rows: Sequence[Sequence[int]], device: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """Right-padded ids (n, longest) and each row's last place (n,). Causal attention needs no mask."""
-    longest = max(len(row) for row in rows)
-    ids = torch.zeros(len(rows), longest, dtype=torch.long)
-    for i, row in enumerate(rows):
-        ids[i, : len(row)] = torch.tensor(row)
-    last = torch.tensor([len(row) - 1 for row in rows])
-    return ids.to(device), last.to(device)
-
-
-def encode_states(model: Any, rows: Sequence[Sequence[int]], device: str) -> torch.Tensor:
+def encode_states(model: Any, rows: Sequence[Prompt], device: str) -> torch.Tensor:
     """Last hidden states (n, hidden) at length sqrt(hidden), float32; bf16 autocast."""
-    ids, last = _padded(rows, device)
-    with torch.autocast(device.split(":")[0], dtype=torch.bfloat16):
-        states = model(input_ids=ids, use_cache=False).last_hidden_state
+    states, last = _run(model, rows, device)
     state = states[torch.arange(len(rows), device=device), last].float()
     return F.normalize(state, dim=1) * math.sqrt(state.shape[1])
 
 
+def _run(model: Any, rows: Sequence[Prompt], device: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """States of every place (n, longest, hidden) and each row's last place (n,).
+
+    Rows are padded on the right, which causal attention never looks at: no mask is needed.
+    """
+    longest = max(len(row) for row in rows)
+    last = torch.tensor([len(row) - 1 for row in rows], device=device)
+    if isinstance(rows[0], torch.Tensor):
+        padded = torch.stack([F.pad(row, (0, 0, 0, longest - len(row))) for row in rows])
+        given = {"inputs_embeds": padded.to(device)}
+    else:
+        ids = torch.zeros(len(rows), longest, dtype=torch.long)
+        for i, row in enumerate(rows):
+            ids[i, : len(row)] = torch.tensor(row)
+        given = {"input_ids": ids.to(device)}
+    with torch.autocast(device.split(":")[0], dtype=torch.bfloat16):
+        return model(**given, use_cache=False).last_hidden_state, last
+
+
+@contextmanager
+def _upper_layers(model: Any, first: int) -> Iterator[None]:
+    """For a while, the model is only its layers from ``first`` on, and takes their inputs."""
+    with _layers(model, slice(first, None)):
+        yield
+
+
+@torch.no_grad()
+def _lower_states(
+    model: Any, rows: Sequence[Prompt], config: TuningConfig, batch_size: int = 64
+) -> list[torch.Tensor]:
+    """What layer ``first_layer`` sees of each prompt: bf16 (tokens, hidden)."""
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+    states: list[torch.Tensor] = [torch.empty(0)] * len(rows)
+    norm, model.norm = model.norm, torch.nn.Identity()
+    try:
+        with _layers(model, slice(0, config.first_layer)):
+            for start in range(0, len(order), batch_size):
+                places = order[start : start + batch_size]
+                batch, _ = _run(model, [rows[i] for i in places], config.device)
+                for state, i in zip(batch, places, strict=True):
+                    states[i] = state[: len(rows[i])].to(torch.bfloat16).clone()
+    finally:
+        model.norm = norm
+    return states
+
+
+@contextmanager
+def _layers(model: Any, kept: slice) -> Iterator[None]:
+    """For a while, the model has only some of its layers. The pattern of layer types must allow it."""
+    layers, config = model.layers, model.config
+    types = getattr(config, "layer_types", None)
+    if types and list(types[kept]) != list(types[: len(types[kept])]):
+        raise ValueError(f"layers {kept} would change places in the model's pattern of layer types")
+    model.layers = layers[kept]
+    config.num_hidden_layers = len(model.layers)
+    if types:
+        config.layer_types = list(types[kept])
+    try:
+        yield
+    finally:
+        model.layers = layers
+        config.num_hidden_layers = len(layers)
+        if types:
+            config.layer_types = types
+
+
 def _loss(
-    model: Any,
+    states: torch.Tensor,
     rows: torch.nn.ParameterList,
     biases: torch.nn.ParameterList,
-    batch: Sequence[Encoded],
-    starts: npt.NDArray[np.int64],
+    examples: Sequence[Encoded],
     config: TuningConfig,
 ) -> torch.Tensor:
     """Cross-entropy of each example over the labels of its own set."""
-    states = encode_states(model, [example.tokens for example in batch], config.device)
     loss = states.new_zeros(())
-    for label_set in {example.label_set for example in batch}:
-        members = [i for i, example in enumerate(batch) if example.label_set == label_set]
+    for label_set in {example.label_set for example in examples}:
+        members = [i for i, example in enumerate(examples) if example.label_set == label_set]
         logits = states[members] @ rows[label_set].T + biases[label_set]
-        labels = torch.tensor([batch[i].label for i in members], device=config.device)
+        labels = torch.tensor([examples[i].label for i in members], device=config.device)
         loss = loss + F.cross_entropy(
             logits, labels, reduction="sum", label_smoothing=config.label_smoothing
         )
-    return loss / len(batch)
+    return loss / len(examples)
 
 
 @torch.no_grad()
@@ -227,8 +291,8 @@ def hidden_states(
     return states
 
 
-def _adapter(model: Any) -> dict[str, tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]:
-    factors = {}
+def _adapter(model: Any, first_layer: int) -> Adapter:
+    factors: Adapter = {}
     for name, module in model.named_modules():
         if not hasattr(module, "lora_A") or "default" not in module.lora_A:
             continue
@@ -236,13 +300,14 @@ def _adapter(model: Any) -> dict[str, tuple[npt.NDArray[np.float32], npt.NDArray
         layer, _, linear = place.partition(".")
         a = module.lora_A["default"].weight.detach().float().cpu().numpy()
         b = module.lora_B["default"].weight.detach().float().cpu().numpy()
-        factors[f"blk.{layer}.{GGUF_MODULES[linear]}.weight"] = (a, b * module.scaling["default"])
+        name = f"blk.{int(layer) + first_layer}.{GGUF_MODULES[linear]}.weight"
+        factors[name] = (a, b * module.scaling["default"])
     return factors
 
 
 def apply_adapter(
     model: torch.nn.Module,
-    adapter: dict[str, tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]],
+    adapter: Adapter,
 ) -> None:
     """Add LoRA factors to the weights of a plain model, in place."""
     names = {gguf: hf for hf, gguf in GGUF_MODULES.items()}

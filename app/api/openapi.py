@@ -51,11 +51,20 @@ def document(app: FastAPI) -> dict[str, Any]:
         schemas = schema.setdefault("components", {}).setdefault("schemas", {})
         schemas |= problem.pop("$defs")
         schemas["Problem"] = problem
-        for unused in ("HTTPValidationError", "ValidationError"):
-            schemas.pop(unused, None)
+        _drop_framework_errors(schema)
         schema["x-problems"] = [
             {"slug": kind.slug, "status": kind.status, "title": kind.title}
             for kind in all_kinds().values()
         ]
         app.openapi_schema = schema
     return app.openapi_schema
+
+
+def _drop_framework_errors(schema: dict[str, Any]) -> None:
+    """Take out the 422 that the framework adds to routes that declare none: they cannot give it."""
+    for operations in schema["paths"].values():
+        for operation in operations.values():
+            if "HTTPValidationError" in str(operation["responses"].get("422", "")):
+                del operation["responses"]["422"]
+    for unused in ("HTTPValidationError", "ValidationError"):
+        schema["components"]["schemas"].pop(unused, None)

@@ -48,10 +48,16 @@ class Artifact:
         return self.directory / WEIGHTS
 
     def recipe(self) -> WeightsRecipe:
-        """How the weights are built. Raises :class:`ManifestInvalid` when the artifact has none."""
-        if self.manifest.weights is None:
+        """How the weights are built. Raises :class:`ManifestInvalid` when there is no usable recipe."""
+        recipe = self.manifest.weights
+        if recipe is None:
             raise ManifestInvalid(f"{self.label} names no weights")
-        return self.manifest.weights
+        if not recipe.output or Path(recipe.output).name != recipe.output:
+            raise ManifestInvalid(f"{self.label}: {recipe.output!r} is not a plain file name")
+        unpublished = set(recipe.adapters) - set(self.manifest.entries())
+        if unpublished:
+            raise ManifestInvalid(f"{self.label}: {min(unpublished)} is not among the files")
+        return recipe
 
     def recipe_digest(self) -> str:
         return self.recipe().digest(self.manifest.entries())

@@ -22,7 +22,12 @@ def open_backend(artifact: Artifact, options: BackendOptions, kind: str | None =
             manifest.hidden_size, options, max_message_tokens=manifest.max_message_tokens
         )
     if kind == "gguf":
-        from app.backends.gguf import GgufBackend
+        try:
+            from app.backends.gguf import GgufBackend
+        except (ImportError, OSError, RuntimeError) as error:
+            raise BackendUnavailable(
+                f"llama-cpp-python cannot be loaded, install the extra `cpu`: {error}"
+            ) from error
 
         return GgufBackend(
             artifact.weights_path(), manifest.prompt, manifest.max_message_tokens, options

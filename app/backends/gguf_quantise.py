@@ -1,6 +1,6 @@
 """Numbers to GGUF blocks and back.
 
-llama.cpp's own ``ggml_quantize_chunk`` does every type but Q4_0, where a search over block scales
+llama.cpp's own ``ggml_quantize_chunk`` does every type but Q4_0, where a search over 13 block scales
 makes a smaller error than llama.cpp's rounding by the largest value: a third less on bare weights, a
 tenth less after an adapter was added (squared error, Gemma-3-270M), for two seconds more.
 """
@@ -34,7 +34,7 @@ _FALLBACK = {
 _PLAIN = {Type.F32, Type.F16, Type.BF16, Type.Q8_0, Type.Q4_0, Type.Q4_1, Type.Q5_0, Type.Q5_1}
 _KNOWN = _PLAIN | set(_FALLBACK) | {Type.IQ4_NL}
 
-_SCALES = -np.linspace(6.4, 9.6, 12, dtype=np.float32)
+_SCALES = -np.linspace(6.4, 9.6, 13, dtype=np.float32)
 """Candidates for the level that the largest value of a Q4_0 block is mapped to; -8 is llama.cpp's."""
 _BLOCKS_AT_ONCE = 4096
 

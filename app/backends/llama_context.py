@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import llama_cpp
@@ -66,6 +67,7 @@ class LlamaModel:
             raise LlamaError(f"{path.name} could not be loaded")
         _release_pages(path)
         self.handle = model
+        self._in_use = Lock()  # so that nobody tokenises with a vocabulary that is being freed
         self._vocab = llama_cpp.llama_model_get_vocab(model)
         self.hidden_size = int(llama_cpp.llama_model_n_embd(model))
         self.trained_context = int(llama_cpp.llama_model_n_ctx_train(model))
@@ -82,18 +84,22 @@ class LlamaModel:
         room = len(content) + 8
         ids = (llama_cpp.llama_token * room)()
         add_special = parse_special = False
-        count = llama_cpp.llama_tokenize(
-            self._vocab, content, len(content), ids, room, add_special, parse_special
-        )
+        with self._in_use:
+            if not self.handle:
+                raise LlamaError("the model has been closed")
+            count = llama_cpp.llama_tokenize(
+                self._vocab, content, len(content), ids, room, add_special, parse_special
+            )
         if count < 0:
             raise LlamaError(f"a text of {len(content)} bytes became {-count} tokens")
         return ids[:count]
 
     def close(self) -> None:
         """Free the weights. Idempotent; no context may be left."""
-        if self.handle:
-            llama_cpp.llama_model_free(self.handle)
-            self.handle = None
+        with self._in_use:
+            if self.handle:
+                llama_cpp.llama_model_free(self.handle)
+                self.handle = None
 
 
 def _release_pages(path: Path) -> None:

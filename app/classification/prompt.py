@@ -24,13 +24,13 @@ def normalise(text: str) -> str:
 
     Training passes every text through here too. Raises :class:`EmptyText` when nothing is left.
     """
-    composed = unicodedata.normalize("NFC", text)
     printable = "".join(
         " " if c.isspace() else c
-        for c in composed
+        for c in text
         if c.isspace() or c in _KEPT_CONTROLS or unicodedata.category(c) not in _DROPPED
     )
-    squeezed = " ".join(printable.split())
+    # After the filter: an invisible character may stand between a letter and its accent.
+    squeezed = " ".join(unicodedata.normalize("NFC", printable).split())
     if not squeezed.strip("\u200d "):
         raise EmptyText("text holds nothing to classify: send at least one visible character")
     return squeezed

@@ -40,8 +40,8 @@ _PACE_TEXT = "where is my order? it should have come on tuesday"
 class Batcher:
     """Runs ``load``, then batches until the queue is closed and drained, then closes the model.
 
-    All answers go back to the event loop in which it was made, one call a batch. ``on_load`` is
-    called there too, with the loaded model or the reason why there is none.
+    All answers go back to the event loop in which it was made, one call a batch. ``on_state``
+    is called there too: with the loaded model, or with the reason why there is none (any more).
     """
 
     def __init__(
@@ -49,13 +49,14 @@ class Batcher:
         name: str,
         load: Load,
         queue: TokenQueue,
-        on_load: Callable[[Loaded | ShopintentError], None],
+        on_state: Callable[[Loaded | ShopintentError], None],
         load_lock: threading.Lock,
     ) -> None:
         self.name = name
         self._load = load
         self._queue = queue
-        self._on_load = on_load
+        self._on_state = on_state
+        self._computing: set[Ticket] = set()
         self._load_lock = load_lock
         self._loop = asyncio.get_running_loop()
         self._batch_messages = metrics.BATCH_MESSAGES.labels(name)
@@ -77,22 +78,23 @@ class Batcher:
             with self._load_lock:
                 loaded = self._load(self.name)
         except ShopintentError as error:
-            self._tell(self._on_load, error)
+            self._tell(self._on_state, error)
             return
         except Exception as error:
             log.exception("model load failed", model=self.name, exc_info=error)
             unnamed = NotReady(f"loading failed with {type(error).__name__}; the log tells where")
-            self._tell(self._on_load, unnamed)
+            self._tell(self._on_state, unnamed)
             return
         try:
             self._measure_pace(loaded.classifier)
-            self._tell(self._on_load, loaded)
+            self._tell(self._on_state, loaded)
             self._serve(loaded.classifier)
+        except BaseException as error:  # the thread ends; nobody may wait for it for ever
+            log.exception("model thread broke", model=self.name, exc_info=error)
+            stopped = NotReady("the model has stopped; the log tells why")
+            self._tell(self._on_state, stopped)
+            self._tell(_fail_all, [*self._computing, *self._queue.clear()], stopped)
         finally:
-            # Reached with work left only when the thread itself breaks; nobody may wait for ever.
-            left = self._queue.clear()
-            if left:
-                self._tell(_fail_all, left, NotReady("the model has stopped"))
             loaded.classifier.close()
 
     def _measure_pace(self, classifier: Classifier) -> None:
@@ -108,6 +110,7 @@ class Batcher:
     def _serve(self, classifier: Classifier) -> None:
         info = classifier.backend.info
         while batch := self._queue.take(info.max_sequences, info.max_tokens):
+            self._computing = {work.ticket for work in batch}
             started = perf_counter()
             answers = self._compute(classifier, batch, started)
             seconds = perf_counter() - started
@@ -116,6 +119,7 @@ class Batcher:
                 seconds, full=len(batch) == info.max_sequences or 2 * tokens >= info.max_tokens
             )
             self._tell(_deliver, answers)
+            self._computing = set()
             self._batch_messages.observe(len(batch))
             self._inference_seconds.observe(seconds)
             for work in batch:

@@ -9,5 +9,7 @@ class Lifecycle:
     def __init__(self) -> None:
         self.draining = False
         """New work is refused; what was admitted is finished."""
+        self.live = False
+        """Loading is over, and at least one model answers."""
         self.failure: str | None = None
         """Why nothing can be served, when no model came to life."""

@@ -76,6 +76,8 @@ class LiveModel:
             metrics.MODEL_LOADS.labels(self.name, "live").inc()
             log.info("model is live", model=ref.name, version=ref.version, backend=ref.backend)
         else:
+            if self.state is State.LIVE:
+                metrics.MODEL_INFO.remove(self.ref.name, self.ref.version, self.ref.backend)
             self.state = State.FAILED
             self.reason = str(result)
             metrics.MODEL_LOADS.labels(self.name, "failed").inc()

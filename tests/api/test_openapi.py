@@ -1,0 +1,65 @@
+"""The OpenAPI document tells the truth, errors included."""
+
+from __future__ import annotations
+
+import pytest
+
+from app.api.problems import MEDIA_TYPE
+from tests.conftest import Running
+
+
+@pytest.fixture(scope="module")
+def document(service: Running) -> dict:
+    return service.client.get("/openapi.json").json()
+
+
+def test_every_route_of_the_contract_is_declared(document: dict) -> None:
+    """Paths and their stable operation ids."""
+    declared = {
+        (method, path): operation["operationId"]
+        for path, operations in document["paths"].items()
+        for method, operation in operations.items()
+    }
+    assert declared == {
+        ("post", "/v1/classify"): "classify",
+        ("post", "/v1/classify/batch"): "classifyBatch",
+        ("get", "/v1/models"): "listModels",
+        ("get", "/v1/models/{name}"): "getModel",
+        ("get", "/livez"): "livez",
+        ("get", "/readyz"): "readyz",
+        ("get", "/startupz"): "startupz",
+        ("get", "/health"): "health",
+        ("get", "/metrics"): "metrics",
+    }
+
+
+def test_classify_declares_its_failures_as_problems(document: dict) -> None:
+    """Every status that a caller may meet has the media type and schema of a problem."""
+    for path in ("/v1/classify", "/v1/classify/batch"):
+        responses = document["paths"][path]["post"]["responses"]
+        assert set(responses) == {
+            "200", "400", "404", "413", "415", "422", "429", "500", "503", "504",
+        }  # fmt: skip
+        for status, response in responses.items():
+            if status != "200":
+                schema = response["content"][MEDIA_TYPE]["schema"]
+                assert schema == {"$ref": "#/components/schemas/Problem"}
+        for status in ("429", "503"):
+            assert "Retry-After" in responses[status]["headers"]
+
+
+def test_no_framework_error_shape_is_left(document: dict) -> None:
+    """The shapes that this service never sends are not declared, and no reference dangles."""
+    text = str(document)
+    assert "HTTPValidationError" not in text
+    for name in document["components"]["schemas"]:
+        assert f"#/components/schemas/{name}'" in text
+    assert {"Problem", "FieldProblem"} <= set(document["components"]["schemas"])
+
+
+def test_problem_kinds_are_listed(document: dict) -> None:
+    """The reference page and clients find each kind with its status."""
+    kinds = {kind["slug"]: kind["status"] for kind in document["x-problems"]}
+    assert kinds["queue-full"] == 429
+    assert kinds["deadline-exceeded"] == 504
+    assert kinds["body-too-large"] == 413

@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from app.artifacts.manifest import (
+    MANIFEST,
+    FileEntry,
+    Manifest,
+    read_json,
+    read_manifest,
+    write_atomically,
+    write_manifest,
+)
+from app.errors import FileDamaged, ManifestInvalid
+from tests.fake_artifact import write_fake_artifact
+
+
+@pytest.fixture
+def manifest(tmp_path: Path) -> Manifest:
+    return write_fake_artifact(tmp_path)
+
+
+def test_what_is_written_is_read(manifest: Manifest, tmp_path: Path):
+    """The format round-trips."""
+    assert read_manifest(tmp_path / "storefront" / "1") == manifest
+
+
+def test_publishing_checks_the_files_first(manifest: Manifest, tmp_path: Path):
+    """A manifest never describes what is not there."""
+    directory = tmp_path / "storefront" / "1"
+    (directory / MANIFEST).unlink()
+    (directory / "head.safetensors").write_bytes(b"other")
+    with pytest.raises(FileDamaged):
+        write_manifest(directory, manifest)
+    assert not (directory / MANIFEST).exists()
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "where"),
+    [
+        ("name", "Upper", "name"),
+        ("version", "0", "version"),
+        ("format", "pickle", "format"),
+        ("labels", [{"intent": "a"}, {"intent": "b"}, {"intent": "c"}], "labels"),
+        ("labels", [{"intent": "a"}, {"intent": "a"}, {"intent": "out_of_scope"}], "labels"),
+        ("files", [{"path": "../x", "bytes": 1, "sha256": "0" * 64}], "files"),
+        ("surprise", 1, "surprise"),
+    ],
+)
+def test_a_broken_field_is_named(
+    manifest: Manifest, tmp_path: Path, field: str, value: object, where: str
+):
+    """The message says which field of which artifact is wrong."""
+    path = tmp_path / "storefront" / "1" / MANIFEST
+    path.write_text(json.dumps(json.loads(path.read_text()) | {field: value}))
+    with pytest.raises(ManifestInvalid, match=where):
+        read_manifest(path.parent)
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", "../up", "a/../../b", "a\\b"])
+def test_paths_stay_inside_the_artifact(path: str):
+    """Nothing outside can be named."""
+    with pytest.raises(ValueError, match="inside"):
+        FileEntry(path=path, bytes=0, sha256="0" * 64)
+
+
+def test_atomic_writes_leave_no_partial_file(tmp_path: Path):
+    """Old or new, and no rest beside it."""
+    path = tmp_path / "file"
+    write_atomically(path, b"old")
+    write_atomically(path, b"new")
+    assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("file", b"new")]
+
+
+@pytest.mark.parametrize("content", [b"", b"[1]", b"{", b"\xff"])
+def test_json_that_is_no_object_is_damaged(tmp_path: Path, content: bytes):
+    """Side files go through one door."""
+    path = tmp_path / "calibration.json"
+    path.write_bytes(content)
+    with pytest.raises(FileDamaged, match=r"calibration\.json"):
+        read_json(path)

@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.classification.prompt import normalise
+from app.errors import EmptyText
+
+ANY_TEXT = st.text(st.characters(exclude_categories=()), max_size=60)
+
+
+def normalised(text: str) -> str | None:
+    try:
+        return normalise(text)
+    except EmptyText:
+        return None
+
+
+@given(ANY_TEXT)
+def test_normalising_twice_is_normalising_once(text: str):
+    """Training and serving may both pass a text through."""
+    once = normalised(text)
+    assert once is None or normalise(once) == once
+
+
+@given(ANY_TEXT)
+def test_what_comes_out_is_one_clean_line(text: str):
+    """Composed, encodable, single spaces, no controls; or EmptyText, and nothing else."""
+    clean = normalised(text)
+    if clean is None:
+        return
+    assert clean == " ".join(clean.split())
+    assert unicodedata.is_normalized("NFC", clean)
+    clean.encode()
+    assert not any(unicodedata.category(c) in {"Cc", "Cs"} for c in clean)
+
+
+@pytest.mark.parametrize(
+    ("text", "clean"),
+    [
+        ("  where\tis\r\n my   order ", "where is my order"),
+        ("cafe\u0301", "caf\u00e9"),
+        ("a\x00b\u200bc\ufeff", "abc"),
+        ("no\u00a0break", "no break"),
+        ("👩\u200d👧 two mugs", "👩\u200d👧 two mugs"),
+        ("\ud83d lone", "lone"),
+        ("e\u200b\u0301", "\u00e9"),
+        ("?", "?"),
+        ("Ž", "Ž"),
+    ],
+)
+def test_examples(text: str, clean: str):
+    """What people paste, as the model sees it."""
+    assert normalise(text) == clean
+
+
+@pytest.mark.parametrize(
+    "text", ["", " ", "\n\t", "\x00", "\u200b", "\u200d", " \u200d ", "\ud83d"]
+)
+def test_nothing_visible_is_refused(text: str):
+    """A message of white space and invisible characters has no intent."""
+    with pytest.raises(EmptyText):
+        normalise(text)

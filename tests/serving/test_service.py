@@ -1,0 +1,178 @@
+"""The service from inside: what admission, batcher and registry promise to one another."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+
+from app.errors import NotReady
+from app.serving.batcher import Load, Loaded
+from app.serving.cache import PredictionCache
+from app.serving.lifecycle import Lifecycle
+from app.serving.limits import Limits
+from app.serving.registry import Registry, State
+from app.serving.service import Service
+from tests.conftest import PATIENCE
+from tests.fake_artifact import fake_classifier, fake_manifest
+from tests.gated import GatedBackend
+
+pytestmark = pytest.mark.anyio
+
+LIMITS = Limits(
+    text_chars=2000, batch_messages=256, body_bytes=1 << 20, queue_tokens=10_000, deadline=PATIENCE
+)
+
+
+@asynccontextmanager
+async def serving(load: Load, *names: str, cache_bytes: int = 0) -> AsyncIterator[Service]:
+    """A started service; every model has settled."""
+    registry = Registry(names or ("storefront",), load, LIMITS.queue_tokens)
+    settled = asyncio.Event()
+    registry.start(settled.set)
+    try:
+        await asyncio.wait_for(settled.wait(), PATIENCE)
+        yield Service(registry, PredictionCache(cache_bytes), LIMITS, Lifecycle())
+    finally:
+        await registry.close(PATIENCE)
+
+
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while not condition():  # noqa: ASYNC110 - the condition changes in another thread
+            await asyncio.sleep(0.005)
+
+
+def in_thread(call: Callable[[], None]) -> Awaitable[None]:
+    return asyncio.to_thread(call)
+
+
+async def test_order_is_kept_over_several_batches() -> None:
+    """A request that takes many batches is put together again in its order."""
+    classifier = fake_classifier(max_sequences=3)
+    async with serving(lambda _: Loaded(fake_manifest(), classifier)) as service:
+        texts = [f"where is my order {number}" * (number % 4 + 1) for number in range(20)]
+        pending = await service.admit(texts)
+        together = [d.prediction for d in await pending.decisions()]
+        alone = [(await (await service.admit([t])).decisions())[0].prediction for t in texts]
+        assert [p.intent for p in together] == [p.intent for p in alone]
+        for one, other in zip(together, alone, strict=True):
+            assert one.confidence == pytest.approx(other.confidence, abs=1e-5)
+
+
+async def test_times_are_told_apart() -> None:
+    """Waiting and computing are measured for each message, and the total holds both."""
+    backend = GatedBackend(max_sequences=1)
+    async with serving(backend.load) as service:
+        pending = await service.admit(["first", "second"])
+        await in_thread(backend.wait_until_busy)
+        await asyncio.sleep(0.05)
+        backend.open()
+        first, second = await pending.decisions()
+        assert first.timings.inference >= 0.05
+        assert second.timings.queue >= 0.05 > first.timings.queue
+        for one in (first, second):
+            assert one.timings.queue + one.timings.inference <= one.timings.total
+
+
+async def test_only_what_is_new_is_computed() -> None:
+    """A batch that the cache knows in part sends only the rest to the model."""
+    backend = GatedBackend()
+    backend.open()
+    async with serving(backend.load, cache_bytes=1 << 20) as service:
+        await (await service.admit(["one"])).decisions()
+        pending = await service.admit(["zero", "one", "two"])
+        decisions = await pending.decisions()
+        assert backend.batches == [["one"], ["zero", "two"]]
+        assert decisions[1].timings.inference == 0
+
+
+async def test_cancelled_caller_frees_the_queue() -> None:
+    """A cancelled task gives back its place at once."""
+    backend = GatedBackend()
+    async with serving(backend.load) as service:
+        queue = service.registry.get().queue
+        held = await service.admit(["held"])
+        await in_thread(backend.wait_until_busy)
+        waiting = asyncio.create_task((await service.admit(["gone"])).decisions())
+        await asyncio.sleep(0)
+        assert queue.tokens == 8
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        assert queue.tokens == 4
+        backend.open()
+        await held.decisions()
+        assert backend.batches == [["held"]]
+
+
+async def test_broken_owner_thread_leaves_nobody_waiting() -> None:
+    """If the thread that owns the model dies, callers get an error and the model is closed."""
+
+    class Dying(GatedBackend):
+        def embed(self, messages: list[list[int]]) -> object:  # type: ignore[override]
+            states = super().embed(messages)
+            if self.batches:
+                raise SystemExit
+            return states
+
+    backend = Dying(max_sequences=1)
+    async with serving(backend.load) as service:
+        pending = await service.admit(["a", "b"])
+        await in_thread(backend.wait_until_busy)
+        backend.open()
+        with pytest.raises(NotReady):
+            await asyncio.wait_for(pending.decisions(), PATIENCE)
+        await until(lambda: backend.closed)
+        with pytest.raises(NotReady):
+            await service.admit(["c"])
+        assert "storefront" in service.registry.unready
+
+
+async def test_models_load_one_after_the_other() -> None:
+    """Two models never load at the same time, and each is loaded in the thread that owns it."""
+    loading = threading.Lock()
+    threads: dict[str, str] = {}
+
+    def load(name: str) -> Loaded:
+        assert loading.acquire(blocking=False)
+        threads[name] = threading.current_thread().name
+        loading.release()
+        return Loaded(fake_manifest(name), fake_classifier())
+
+    async with serving(load, "one", "two") as service:
+        assert threads == {"one": "model-one", "two": "model-two"}
+        assert not service.registry.unready
+
+
+async def test_closing_frees_every_model() -> None:
+    """After close each backend is closed and each model says so."""
+    backend = GatedBackend()
+    async with serving(backend.load) as service:
+        pass
+    assert backend.closed
+    assert service.registry.get().state is State.CLOSED
+    with pytest.raises(NotReady):
+        await service.admit(["too late"])
+
+
+async def test_bulk_text_does_not_hold_up_the_loop() -> None:
+    """Many characters are prepared beside the event loop, not in it."""
+    ticks = 0
+
+    async def tick() -> None:
+        nonlocal ticks
+        while True:
+            ticks += 1
+            await asyncio.sleep(0)
+
+    classifier = fake_classifier()
+    async with serving(lambda _: Loaded(fake_manifest(), classifier)) as service:
+        ticker = asyncio.create_task(tick())
+        pending = await service.admit(["where is my order " * 100] * 30)
+        assert ticks > 1
+        ticker.cancel()
+        assert len(await pending.decisions()) == 30

@@ -1,0 +1,199 @@
+"""The evaluation report of a version: JSON for machines, Markdown for git, one HTML file with pictures."""
+
+from __future__ import annotations
+
+import html
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from app.artifacts.manifest import Manifest, write_atomically
+from app.classification.decision import Calibration
+from training.evaluate import Evaluation
+from training.metrics import Interval, Scores
+
+REPORT_JSON = "report.json"
+REPORT_MD = "report.md"
+REPORT_HTML = "report.html"
+
+_STYLE = """
+:root{color-scheme:light dark}
+body{font:16px/1.55 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}
+table{border-collapse:collapse;margin:1rem 0;width:100%}
+th,td{padding:.3rem .6rem;text-align:right;border-bottom:1px solid #8884}
+th:first-child,td:first-child{text-align:left}
+figure{margin:1rem 0}svg{max-width:100%;height:auto;background:#fff;border-radius:.5rem}
+"""
+
+
+def write_report(
+    directory: Path,
+    manifest: Manifest,
+    calibration: Calibration,
+    evaluations: Sequence[Evaluation],
+) -> tuple[str, ...]:
+    """Write the three files into the artifact; returns their paths."""
+    content = {
+        "model": f"{manifest.name}/{manifest.version}",
+        "created": manifest.created,
+        "quantisation": manifest.weights.quantisation if manifest.weights else None,
+        "trained_on": manifest.trained_on,
+        "calibration": asdict(calibration),
+        "sets": [asdict(evaluation) for evaluation in evaluations],
+    }
+    write_atomically(directory / REPORT_JSON, _json(content))
+    tables = _sections(manifest, calibration, evaluations)
+    write_atomically(directory / REPORT_MD, _markdown(manifest, tables).encode())
+    write_atomically(directory / REPORT_HTML, _html(manifest, tables, evaluations).encode())
+    return REPORT_JSON, REPORT_MD, REPORT_HTML
+
+
+def _json(content: object) -> bytes:
+    return json.dumps(content, indent=1, default=float).replace("NaN", "null").encode() + b"\n"
+
+
+Table = tuple[str, str, list[str], list[list[str]]]
+"""Heading, text, column names, rows."""
+
+
+def _sections(
+    manifest: Manifest, calibration: Calibration, evaluations: Sequence[Evaluation]
+) -> list[Table]:
+    tables: list[Table] = [
+        (
+            "Summary",
+            "Accuracy: right intents among in-scope messages, no threshold. MCC, coverage and "
+            f"out-of-scope recall: decisions at the fixed threshold {calibration.threshold:.3f}. "
+            "95% Wilson intervals in brackets. Beside the fused decision, each half alone "
+            "(the n-gram model is the baseline).",
+            ["set", "messages", "model", "accuracy", "macro F1", "MCC", "coverage", "OOS recall", "AUROC", "ECE"],
+            [
+                [evaluation.name, str(evaluation.n), label, *_cells(scores)]
+                for evaluation in evaluations
+                for label, scores in (
+                    ("fused", evaluation.fused),
+                    ("language model", evaluation.lm),
+                    ("n-grams", evaluation.ngram),
+                )
+            ],
+        )
+    ]
+    for evaluation in evaluations:
+        if len(evaluation.by_language) > 1:
+            tables.append(
+                (
+                    f"{evaluation.name}: by language",
+                    "In-scope accuracy.",
+                    ["language", "messages", "accuracy"],
+                    [[k, str(v.n), _interval(v)] for k, v in evaluation.by_language.items()],
+                )
+            )
+        worst = sorted(evaluation.by_intent.items(), key=lambda item: item[1].value)
+        tables.append(
+            (
+                f"{evaluation.name}: by intent",
+                "In-scope accuracy, the weakest first.",
+                ["intent", "messages", "accuracy"],
+                [[k, str(v.n), _interval(v)] for k, v in worst],
+            )
+        )
+        tables.append(
+            (
+                f"{evaluation.name}: confusions",
+                "The commonest wrong decisions at the threshold.",
+                ["meant", "decided", "messages"],
+                [[meant, got, str(n)] for meant, got, n in evaluation.confusions],
+            )
+        )
+    return tables
+
+
+def _cells(scores: Scores) -> list[str]:
+    return [
+        _interval(scores.accuracy),
+        _number(scores.macro_f1),
+        _number(scores.mcc),
+        _interval(scores.coverage),
+        _interval(scores.out_recall) if scores.out_recall.n else "–",
+        _number(scores.auroc),
+        _number(scores.ece),
+    ]
+
+
+def _interval(interval: Interval) -> str:
+    return f"{interval.value:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
+
+
+def _number(value: float) -> str:
+    return "–" if value != value else f"{value:.3f}"  # noqa: PLR0124 (not a number)
+
+
+def _title(manifest: Manifest) -> tuple[str, str]:
+    quantisation = manifest.weights.quantisation if manifest.weights else "none"
+    return (
+        f"Evaluation of {manifest.name}/{manifest.version}",
+        f"Created {manifest.created}. Weights: {quantisation}, measured on the serving backend. "
+        f"Trained on: {', '.join(manifest.trained_on)}.",
+    )
+
+
+def _markdown(manifest: Manifest, tables: Sequence[Table]) -> str:
+    title, intro = _title(manifest)
+    lines = [f"# {title}", "", intro, ""]
+    for heading, text, columns, rows in tables:
+        lines += [f"## {heading}", "", text, ""]
+        lines += ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
+        lines += ["| " + " | ".join(row) + " |" for row in rows]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _html(manifest: Manifest, tables: Sequence[Table], evaluations: Sequence[Evaluation]) -> str:
+    title, intro = _title(manifest)
+    parts = [f"<h1>{html.escape(title)}</h1><p>{html.escape(intro)}</p>"]
+    parts += [f"<figure>{_picture(evaluation)}</figure>" for evaluation in evaluations]
+    for heading, text, columns, rows in tables:
+        head = "".join(f"<th>{html.escape(c)}</th>" for c in columns)
+        body = "".join(
+            "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>"
+            for row in rows
+        )
+        parts.append(
+            f"<h2>{html.escape(heading)}</h2><p>{html.escape(text)}</p>"
+            f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        )
+    return (
+        "<!doctype html><html lang='en'><meta charset='utf-8'>"
+        "<meta name='viewport' content='width=device-width'>"
+        f"<title>{html.escape(title)}</title><style>{_STYLE}</style><body>{''.join(parts)}</body></html>\n"
+    )
+
+
+def _picture(evaluation: Evaluation) -> str:
+    """Reliability and risk-coverage of one set, as inline SVG."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    mpl.rcParams["svg.hashsalt"] = "shopintent"
+    import matplotlib.pyplot as plt
+
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
+    figure.suptitle(f"{evaluation.name} ({evaluation.n} messages)")
+    left.plot([0, 1], [0, 1], color="#999", linewidth=1, linestyle="--", label="perfect")
+    left.plot(
+        [c for c, _, _ in evaluation.reliability],
+        [a for _, a, _ in evaluation.reliability],
+        marker="o",
+        label=f"ECE {evaluation.fused.ece:.3f}",
+    )
+    left.set(xlabel="mean confidence", ylabel="accuracy", title="Reliability, in-scope messages")
+    left.legend()
+    right.plot([c for c, _ in evaluation.risk], [r for _, r in evaluation.risk])
+    right.set(xlabel="share answered", ylabel="errors among the answered", title="Risk and coverage")
+    right.set_ylim(bottom=0)
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    plt.close(figure)
+    return buffer.getvalue()[buffer.getvalue().index("<svg") :]
