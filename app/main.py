@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
@@ -83,6 +84,9 @@ def _lifespan(
 
         def settled() -> None:
             lifecycle.live = registry.started
+            # What stands now stays: later collections need not walk it, so none holds up an answer.
+            gc.collect()
+            gc.freeze()
             if not registry.started:
                 lifecycle.failure = "; ".join(
                     f"{name}: {reason}" for name, reason in registry.unready.items()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import signal
 import socket
 from collections.abc import Callable
@@ -76,11 +78,31 @@ class DrainingServer(uvicorn.Server):
             self.force_exit = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        # The parent would cut off whoever has connected and not yet asked. They get their 503 too.
-        for server in self.servers:
-            server.close()
+        # Closing a listener resets those whom the kernel has connected and nobody has accepted, and
+        # the parent cuts off those who have not asked yet. All of them get their answer first.
+        for accepted in self._stop_listening():
+            await asyncio.get_running_loop().connect_accepted_socket(self._protocol, accepted)
         await asyncio.sleep(min(_LATECOMERS, self.drain_seconds))
         await super().shutdown(sockets)
+
+    def _stop_listening(self) -> list[socket.socket]:
+        """Close the listeners; returns the connections that were waiting to be accepted."""
+        waiting: list[socket.socket] = []
+        for server in self.servers:
+            kept = [socket.socket(fileno=os.dup(one.fileno())) for one in server.sockets]
+            server.close()
+            for listener in kept:
+                listener.settimeout(0)
+                with contextlib.suppress(OSError), listener:
+                    while True:
+                        waiting.append(listener.accept()[0])
+        return waiting
+
+    def _protocol(self) -> asyncio.Protocol:
+        make: Callable[..., asyncio.Protocol] = self.config.http_protocol_class
+        return make(
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
 
     async def on_tick(self, counter: int) -> bool:
         if self.lifecycle.failure is not None:

@@ -7,13 +7,16 @@ compile() { # name, first line of the file, arguments of pip-compile
     name=$1 title=$2
     shift 2
     lock=requirements/$name.lock
-    .venv/bin/pip-compile --quiet --output-file "$lock" "$@"
+    # Its one remark is that torch is left out: we mean it.
+    .venv/bin/pip-compile --quiet --output-file "$lock" "$@" 2>"$lock.remarks" ||
+        { cat "$lock.remarks" >&2; exit 1; }
+    rm "$lock.remarks"
     {
         printf '# %s\n# Made by `make lock`; not edited by hand.\n' "$title"
         # pip-compile's remarks on packages that it would rather not pin say nothing to a reader here.
         sed -e '/^# WARNING: The following packages were not pinned/,$d' \
             -e '/^# The following packages are considered to be unsafe/d' \
-            -e '/^# Made by/d' -e "/^# $title/d" "$lock"
+            -e '/^# Made by/d' -e "/^# $title/d" "$lock" | sed -e :a -e '/^\n*$/{$d;N;ba' -e '}'
     } >"$lock.partial"
     mv "$lock.partial" "$lock"
     echo "$lock: $(grep -c '==' "$lock") packages"

@@ -112,11 +112,19 @@ class WeightsRecipe(_Frozen):
     adapters: tuple[str, ...]
     """Paths in ``files``: LoRA safetensors, applied in order."""
     quantisation: str
+    """Type of the matrices, then exceptions: ``IQ4_NL attn_v=Q8_0 ffn_down=Q8_0``."""
     output: str
+    importance: str | None = None
+    """Path in ``files``: mean squared inputs of each matrix, to quantise by (safetensors)."""
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The published files that the weights are made from."""
+        return (*self.adapters, *((self.importance,) if self.importance else ()))
 
     def digest(self, files: dict[str, FileEntry]) -> str:
-        """sha256 over the recipe and its adapters' digests: equal digests, equal weights."""
-        parts = [self.model_dump_json(), *(files[path].sha256 for path in self.adapters)]
+        """sha256 over the recipe and its inputs' digests: equal digests, equal weights."""
+        parts = [self.model_dump_json(), *(files[path].sha256 for path in self.inputs)]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 

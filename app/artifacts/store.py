@@ -54,7 +54,7 @@ class Artifact:
             raise ManifestInvalid(f"{self.label} names no weights")
         if not recipe.output or Path(recipe.output).name != recipe.output:
             raise ManifestInvalid(f"{self.label}: {recipe.output!r} is not a plain file name")
-        unpublished = set(recipe.adapters) - set(self.manifest.entries())
+        unpublished = set(recipe.inputs) - set(self.manifest.entries())
         if unpublished:
             raise ManifestInvalid(f"{self.label}: {min(unpublished)} is not among the files")
         return recipe

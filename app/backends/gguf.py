@@ -35,6 +35,8 @@ _SHARED = 0
 class GgufBackend:
     """A GGUF model. ``weights`` must have been verified: llama.cpp trusts what it reads."""
 
+    context_type: type[LlamaContext] = LlamaContext
+
     def __init__(
         self, weights: Path, prompt: PromptSpec, max_message_tokens: int, options: BackendOptions
     ) -> None:
@@ -42,32 +44,39 @@ class GgufBackend:
         with _border(BackendUnavailable, f"loading {weights.name}"):
             _start_library()
             self._model = LlamaModel(weights)
-            self._prefix = self._model.beginning() + self._model.tokenise(prompt.prefix)
-            self._suffix = np.array(self._model.tokenise(prompt.suffix), np.int32)
-            longest = len(self._prefix) + max_message_tokens + len(self._suffix)
-            if longest > self._model.trained_context:
-                raise ManifestInvalid(
-                    f"{longest} tokens do not fit the {self._model.trained_context} of the model"
-                )
-            self.info = BackendInfo(
-                kind="gguf",
-                hidden_size=self._model.hidden_size,
-                max_sequences=options.max_sequences,
-                max_tokens=options.max_tokens,
-                max_message_tokens=min(max_message_tokens, options.max_tokens),
+            try:
+                self._set_up(prompt, max_message_tokens, options)
+            except BaseException:
+                self.close()
+                raise
+
+    def _set_up(self, prompt: PromptSpec, max_message_tokens: int, options: BackendOptions) -> None:
+        self._prefix = self._model.beginning() + self._model.tokenise(prompt.prefix)
+        self._suffix = np.array(self._model.tokenise(prompt.suffix), np.int32)
+        longest = len(self._prefix) + max_message_tokens + len(self._suffix)
+        if longest > self._model.trained_context:
+            raise ManifestInvalid(
+                f"{longest} tokens do not fit the {self._model.trained_context} of the model"
             )
-            self._context = LlamaContext(
-                self._model,
-                tokens=max(
-                    options.max_tokens + options.max_sequences * len(self._suffix),
-                    len(self._prefix),
-                ),
-                shared=len(self._prefix),
-                sequences=options.max_sequences + 1,
-                rows=options.max_sequences,
-                threads=options.threads,
-            )
-            self._decode_prefix(self._context)
+        self.info = BackendInfo(
+            kind="gguf",
+            hidden_size=self._model.hidden_size,
+            max_sequences=options.max_sequences,
+            max_tokens=options.max_tokens,
+            max_message_tokens=min(max_message_tokens, options.max_tokens),
+        )
+        self._context = self.context_type(
+            self._model,
+            tokens=max(
+                options.max_tokens + options.max_sequences * len(self._suffix),
+                len(self._prefix),
+            ),
+            shared=len(self._prefix),
+            sequences=options.max_sequences + 1,
+            rows=options.max_sequences,
+            threads=options.threads,
+        )
+        self._recover(self._context)
 
     def tokenise(self, text: str) -> TokenIds:
         with _border(InferenceFailed, "tokenising"):
@@ -76,6 +85,8 @@ class GgufBackend:
     def embed(self, messages: Sequence[TokenIds]) -> HiddenStates:
         with _border(InferenceFailed, f"computing {len(messages)} messages"):
             context = self._open_context()
+            if not self._ready:
+                self._recover(context)
             count = self._fill(context, messages)
             try:
                 rows = context.decode(count).copy()
@@ -128,14 +139,16 @@ class GgufBackend:
 
     def _recover(self, context: LlamaContext) -> None:
         """Nothing of a failed batch stays behind; the next one finds the prompt as ever."""
+        self._ready = False
         context.clear()
         self._decode_prefix(context)
+        self._ready = True
 
     def close(self) -> None:
         if self._context is not None:
             self._context.close()
             self._context = None
-            self._model.close()
+        self._model.close()
 
 
 @contextmanager

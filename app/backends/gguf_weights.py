@@ -21,7 +21,8 @@ from app.artifacts.base_package import Progress, assemble_base, locked, silent
 from app.artifacts.manifest import BaseFile, BaseModelId, BasePackage, sha256_of
 from app.artifacts.store import BUILD, Artifact, write_build_marker
 from app.backends.gguf_file import Bytes, GgufFile, TensorInfo, write_gguf
-from app.backends.gguf_quantise import block_type, dequantise, quantise
+from app.backends.gguf_importance import read_importance
+from app.backends.gguf_quantise import Floats, Quantisation, dequantise, quantise
 from app.errors import ArtifactError, FileDamaged
 
 _ROWS_AT_ONCE = 8192
@@ -82,38 +83,43 @@ def _merge(artifact: Artifact, base: GgufFile, output: Path, progress: Progress)
     changes = {
         name: [adapter[name] for adapter in adapters if name in adapter] for name in base.tensors
     }
-    tensors = [_target(info, recipe.quantisation) for info in base.tensors.values()]
+    quantisation = Quantisation.parse(recipe.quantisation)
+    tensors = [_target(info, quantisation) for info in base.tensors.values()]
+    importance = _read_importance(artifact, base)
     total = sum(info.bytes for info in tensors)
     done = 0
 
     def content(target: TensorInfo) -> Iterator[Bytes]:
         nonlocal done
-        for piece in _tensor(base, target, changes[target.name]):
+        for piece in _tensor(base, target, changes[target.name], importance.get(target.name)):
             yield piece
             done += piece.nbytes
             progress("merge and quantise", done, total)
 
     partial = output.with_name(output.name + ".partial")
-    metadata = base.metadata_with("general.file_type", _file_type(recipe.quantisation))
+    metadata = base.metadata_with("general.file_type", _file_type(quantisation))
     size, digest = write_gguf(partial, metadata, base.metadata_count, tensors, content)
     partial.replace(output)
     built_with = f"llama-cpp-python {version('llama-cpp-python')}, numpy {np.__version__}"
     write_build_marker(artifact, sha256=digest, size=size, built_with=built_with)
 
 
-def _file_type(quantisation: str) -> int:
+def _file_type(quantisation: Quantisation) -> int:
     """What llama.cpp prints about the file; it has no say in how tensors are read."""
-    return int(LlamaFileType.__members__.get(f"MOSTLY_{quantisation}", LlamaFileType.GUESSED))
+    name = f"MOSTLY_{quantisation.default.name}"
+    return int(LlamaFileType.__members__.get(name, LlamaFileType.GUESSED))
 
 
-def _target(info: TensorInfo, quantisation: str) -> TensorInfo:
+def _target(info: TensorInfo, quantisation: Quantisation) -> TensorInfo:
     """Matrices of the blocks take the recipe's type; norms and embeddings stay what they are."""
     if len(info.shape) != 2 or not info.name.startswith("blk."):
         return info
-    return replace(info, type=block_type(quantisation, info.shape[-1]))
+    return replace(info, type=quantisation.type_of(info.name, info.shape[-1]))
 
 
-def _tensor(base: GgufFile, target: TensorInfo, changes: Sequence[Lora]) -> Iterator[Bytes]:
+def _tensor(
+    base: GgufFile, target: TensorInfo, changes: Sequence[Lora], importance: Floats | None
+) -> Iterator[Bytes]:
     """A tensor's stored bytes, a slice of rows at a time; as they are where nothing changes."""
     source = base.tensors[target.name].type
     for start in range(0, target.rows, _ROWS_AT_ONCE):
@@ -125,7 +131,18 @@ def _tensor(base: GgufFile, target: TensorInfo, changes: Sequence[Lora]) -> Iter
         weights = dequantise(stored, source)
         for change in changes:
             weights = weights + change.b[start:stop] @ change.a
-        yield quantise(weights, target.type)
+        yield quantise(weights, target.type, importance)
+
+
+def _read_importance(artifact: Artifact, base: GgufFile) -> dict[str, Floats]:
+    path = artifact.recipe().importance
+    if path is None:
+        return {}
+    importance = read_importance(artifact.directory / path)
+    for name, columns in importance.items():
+        if name not in base.tensors or columns.shape != base.tensors[name].shape[-1:]:
+            raise FileDamaged(f"{path}: {name} is not a matrix of the base")
+    return importance
 
 
 def _read_adapter(path: Path, base: GgufFile) -> dict[str, Lora]:

@@ -7,6 +7,8 @@ row for each token; here a batch is one ``llama_decode`` that ends at the last h
 from __future__ import annotations
 
 import ctypes
+import math
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from threading import Lock
@@ -24,7 +26,7 @@ _FINAL_NORM = b"result_norm\0"
 _F32 = 0
 
 
-class _Tensor(ctypes.Structure):
+class Tensor(ctypes.Structure):
     """The head of ``struct ggml_tensor`` (ggml.h), as far as the name."""
 
     _fields_ = (
@@ -52,6 +54,17 @@ _libc = ctypes.CDLL(None)
 _libc.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
 
 
+def read_tensor(address: int) -> npt.NDArray[np.float32]:
+    """A contiguous float32 tensor as (rows, columns); its outer dimensions are laid out as rows."""
+    tensor = Tensor.from_address(address)
+    columns, *outer = tensor.ne
+    if tensor.type != _F32 or tensor.nb[1] != columns * 4:
+        raise LlamaError(f"{tensor.name.decode()} is not contiguous float32")
+    values = np.empty((math.prod(outer), columns), np.float32)
+    _tensor_get(address, values.ctypes.data, 0, values.nbytes)
+    return values
+
+
 class LlamaError(Exception):
     """llama.cpp reported a failure."""
 
@@ -62,7 +75,7 @@ class LlamaModel:
     def __init__(self, path: Path) -> None:
         params = llama_cpp.llama_model_default_params()
         params.n_gpu_layers = 0
-        model = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
+        model = llama_cpp.llama_model_load_from_file(os.fsencode(path), params)
         if not model:
             raise LlamaError(f"{path.name} could not be loaded")
         _release_pages(path)
@@ -185,7 +198,7 @@ class LlamaContext:
 
     def _node_callback(self) -> Callable[[int, bool, object], bool]:
         """Asked for each of some 700 nodes, so it must be cheap: names are read near the end only."""
-        name_at = _Tensor.name.offset
+        name_at = Tensor.name.offset
         string_at, length = ctypes.string_at, len(_FINAL_NORM)
 
         def on_node(tensor: int, ask: bool, _user_data: object) -> bool:  # noqa: FBT001  as in C
@@ -200,7 +213,7 @@ class LlamaContext:
         return on_node
 
     def _keep(self, address: int) -> None:
-        tensor = _Tensor.from_address(address)
+        tensor = Tensor.from_address(address)
         width, count = tensor.ne[0], tensor.ne[1]
         end = self._filled + count
         if tensor.type != _F32 or width != self._rows.shape[1] or end > len(self._rows):

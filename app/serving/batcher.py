@@ -114,10 +114,7 @@ class Batcher:
             started = perf_counter()
             answers = self._compute(classifier, batch, started)
             seconds = perf_counter() - started
-            tokens = sum(work.tokens for work in batch)
-            self._queue.done(
-                seconds, full=len(batch) == info.max_sequences or 2 * tokens >= info.max_tokens
-            )
+            self._queue.done(seconds)
             self._tell(_deliver, answers)
             self._computing = set()
             self._batch_messages.observe(len(batch))

@@ -13,6 +13,10 @@ from app.serving.ticket import Ticket, Work
 
 _SMOOTHING = 0.2
 """Share of the newest batch in the measured pace."""
+_TELLING = 64
+"""Tokens from which on a batch is large enough to lower the measured pace."""
+_MARGIN = 1.25
+"""How much slower than measured the work may go and still be in time."""
 
 
 class TokenQueue:
@@ -74,11 +78,11 @@ class TokenQueue:
             raise DeadlineExceeded(
                 f"needs about {alone:.1f} s of computing: send fewer messages or a later deadline"
             )
-        # Taken in turns, nobody can be ahead of this request by more than its own length.
-        ahead = sum(min(other.tokens, ticket.tokens) for other in self._ring if other.open)
-        wait = self._seconds(self._computing + ahead)
-        if wait + alone > left:
-            raise QueueFull("the answer could not come before the deadline", wait + alone - left)
+        wait = self._seconds(self._computing + sum(map(ticket.behind, self._ring)))
+        if _MARGIN * (wait + alone) > left:
+            raise QueueFull(
+                "the answer could not come before the deadline", _MARGIN * (wait + alone) - left
+            )
 
     def leave(self, ticket: Ticket) -> None:
         """Free what a request still has waiting: its caller has gone or its time is over."""
@@ -126,25 +130,25 @@ class TokenQueue:
             self._ring.rotate(-1)
         return batch
 
-    def done(self, seconds: float, *, full: bool) -> None:
-        """The taken batch is computed. Only ``full`` ones tell the pace: small ones are slower."""
+    def done(self, seconds: float) -> None:
+        """The taken batch is computed."""
         with self._changed:
-            if full:
-                self._learn(self._computing, seconds)
+            self.learn(self._computing, seconds)
             self._computing = 0
             self._gauge.set(self.tokens)
 
     def learn(self, tokens: int, seconds: float) -> None:
-        """Take a batch measured elsewhere into account."""
-        with self._changed:
-            self._learn(tokens, seconds)
+        """Correct the pace by a batch.
 
-    def _learn(self, tokens: int, seconds: float) -> None:
+        A small batch is slower for each token than those of a busy queue, so it may only prove that
+        the pace is better than thought, never that it is worse.
+        """
         measured = tokens / max(seconds, 1e-6)
         before = self._tokens_per_second
-        self._tokens_per_second = (
-            measured if before is None else before + _SMOOTHING * (measured - before)
-        )
+        if before is None:
+            self._tokens_per_second = measured
+        elif tokens >= _TELLING or measured > before:
+            self._tokens_per_second = before + _SMOOTHING * (measured - before)
 
     def _seconds(self, tokens: int) -> float:
         """Time to drain so many tokens at the measured pace; 0 while it is unknown."""

@@ -60,6 +60,13 @@ class Ticket:
         """Somebody still waits for the answer, and it can come in time."""
         return not self.future.done() and perf_counter() < self.deadline
 
+    def behind(self, other: Ticket) -> int:
+        """Tokens of another request that go first: messages are taken in turns, one of each."""
+        if not other.waiting or not other.open:
+            return 0
+        turns = min(len(self.waiting), len(other.waiting))
+        return other.tokens * turns // len(other.waiting)
+
     def deliver(self, index: int, outcome: Outcome) -> None:
         self.outcomes[index] = outcome
         self.missing -= 1

@@ -122,6 +122,19 @@ def test_a_failed_decode_has_a_name_and_the_next_batch_works(backend: GgufBacken
     np.testing.assert_array_equal(backend.embed([good]), before)
 
 
+def test_a_prompt_that_could_not_be_set_right_is_set_right_before_the_next_batch(
+    backend: GgufBackend, monkeypatch: pytest.MonkeyPatch
+):
+    """When recovery fails too, no message is ever read without its prompt."""
+    good = backend.tokenise(TEXTS[0])
+    before = backend.embed([good])
+    with monkeypatch.context() as broken:
+        broken.setattr(llama_cpp, "llama_decode", lambda *_: 1)
+        with pytest.raises(InferenceFailed):
+            backend.embed([good])
+    np.testing.assert_array_equal(backend.embed([good]), before)
+
+
 @pytest.mark.parametrize(
     "messages", [[], [[]] * 5, [[5]] * 5, [[5] * 97]], ids=["none", "five", "many", "long"]
 )

@@ -56,7 +56,7 @@ async def test_tokens_count_until_their_batch_is_done(queue: TokenQueue) -> None
     assert queue.tokens == 60
     with pytest.raises(QueueFull):
         queue.enter(ticket("b", 41))
-    queue.done(0.1, full=False)
+    queue.done(0.1)
     assert queue.tokens == 0
     queue.enter(ticket("b", 41))
 
@@ -99,7 +99,7 @@ async def test_leaving_half_computed_keeps_the_account(queue: TokenQueue) -> Non
     one.abandon()
     queue.leave(one)
     assert queue.tokens == 10
-    queue.done(0.1, full=True)
+    queue.done(0.1)
     assert queue.tokens == 0
 
 
@@ -117,20 +117,29 @@ async def test_hopeless_deadline_is_refused_at_the_door(queue: TokenQueue) -> No
     queue.learn(tokens=10, seconds=1.0)
     with pytest.raises(DeadlineExceeded):
         queue.enter(ticket("alone too long", 50, seconds=4.0))
-    queue.enter(ticket("a", 50))
+    queue.enter(ticket("a", 10, 10, 10, 10, 10))
     with pytest.raises(QueueFull):
-        queue.enter(ticket("b", 40, seconds=6.0))
-    queue.enter(ticket("short ones pass", 5, seconds=6.0))
-    assert queue.tokens == 55
+        queue.enter(ticket("b", 8, 8, 8, 8, 8, seconds=6.0))
+    queue.enter(ticket("one turn is enough", 8, seconds=6.0))
+    assert queue.tokens == 58
 
 
-async def test_small_batches_do_not_spoil_the_pace(queue: TokenQueue) -> None:
-    """A lone message is slower for each token; the pace of a full batch is what counts."""
+async def test_small_batches_only_raise_the_pace(queue: TokenQueue) -> None:
+    """A lone message is slower for each token: it may show that the pace is better, never worse."""
     queue.learn(tokens=100, seconds=1.0)
-    queue.enter(ticket("a", 1))
-    queue.take(16, 100)
-    queue.done(1.0, full=False)
+    queue.learn(tokens=1, seconds=1.0)
     assert queue._seconds(100) == pytest.approx(1.0)
+    queue.learn(tokens=10, seconds=0.01)
+    assert queue._seconds(100) < 1.0
+
+
+async def test_pace_follows_a_change_of_speed(queue: TokenQueue) -> None:
+    """After some batches the pace is that of now, slower or faster."""
+    queue.learn(tokens=100, seconds=1.0)
+    for seconds in (4.0, 0.5):
+        for _ in range(30):
+            queue.learn(tokens=100, seconds=seconds)
+        assert queue._seconds(100) == pytest.approx(seconds, rel=0.05)
 
 
 async def test_closed_queue_hands_out_the_rest(queue: TokenQueue) -> None:
