@@ -1,4 +1,4 @@
-"""``shopintent serve | classify | models``: for people on a terminal, and JSON for pipes.
+"""``shopintent serve | classify | models | bench``: for people on a terminal, and JSON for pipes.
 
 Model libraries and numpy are imported inside the commands, after the environment that they read once
 has been set.
@@ -11,6 +11,8 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -205,6 +207,43 @@ def activate(name: str, version: str) -> None:
     with _told_plainly():
         artifact = _store().activate(name, version)
     _screen.print(f"[green]✓[/] {artifact.label} is active")
+
+
+@app.command()
+def bench(
+    quick: Annotated[bool, typer.Option("--quick", help="Under 40 seconds, less sure.")] = False,
+    full: Annotated[
+        bool, typer.Option("--full", help="Minutes: more rounds, overload, cached answers.")
+    ] = False,
+    plot: Annotated[
+        Path | None, typer.Option(help="A PNG of the latencies; needs matplotlib.")
+    ] = None,
+) -> None:
+    """Measure the default model's service against the bare model; the last line is JSON."""
+    if plot and not find_spec("matplotlib"):
+        _screen.print("[red]--plot[/] needs matplotlib: pip install matplotlib")
+        raise typer.Exit(2)
+    settings = _settings()
+    _prepare_libraries()
+    from app import logs
+    from app.bench import report
+    from app.bench.measure import FULL, QUICK, USUAL, measure
+    from app.cpu import cpu_budget
+
+    logs.configure("warning", settings.log_format)
+    threads = settings.threads or cpu_budget().model_threads
+    with _told_plainly():
+        artifact = _store().resolve(settings.models[0])
+        backend = settings.backend or artifact.manifest.format
+        given = report.conditions(artifact, backend, threads)
+        plan = FULL if full else QUICK if quick else USUAL
+        with _screen.status("") as line:
+            findings = measure(artifact, backend, threads, plan, line.update)
+    _screen.print(report.tables(findings, given))
+    if plot:
+        report.plot(findings, given, plot)
+        _screen.print(f"Plot: {plot}")
+    print(json.dumps(report.as_json(findings, given)), flush=True)
 
 
 class _Bars:

@@ -31,6 +31,8 @@ GEMMA_3_270M = BasePackage(
 )
 GEMMA_LICENCE = "Gemma Terms of Use (weights), Apache-2.0 (code)"
 MAX_MESSAGE_TOKENS = 384
+DEFAULT_QUANTISATION = "IQ4_NL attn_v=Q8_0 ffn_down=Q8_0"
+"""4-bit but for the two kinds of matrices that suffer most from it (docs/decisions, training/LOG.md)."""
 
 
 @dataclass(frozen=True, slots=True)

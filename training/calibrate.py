@@ -35,7 +35,13 @@ def calibrate(
     weights = _weights(labels, out_index, out_share)
     lm_weight, ngram_weight = _fit_fusion(evidence, labels, out_index)
     calibration = Calibration(
-        lm_weight, ngram_weight, scope_weights=(), scope_bias=0.0, scope_mean=(), scope_scale=(), threshold=0.0
+        lm_weight,
+        ngram_weight,
+        scope_weights=(),
+        scope_bias=0.0,
+        scope_mean=(),
+        scope_scale=(),
+        threshold=0.0,
     )
     calibration = _fit_scope(evidence, labels, out_index, weights, calibration)
     given, in_scope = probabilities(evidence, calibration, out_index)

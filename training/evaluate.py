@@ -77,7 +77,11 @@ def evaluate(test: TestSet, evidence: Evidence, model: IntentModel) -> Evaluatio
         confusions=tuple(
             (labels[meant], labels[got], count)
             for (meant, got), count in Counter(
-                zip(truth[decided != truth].tolist(), decided[decided != truth].tolist(), strict=True)
+                zip(
+                    truth[decided != truth].tolist(),
+                    decided[decided != truth].tolist(),
+                    strict=True,
+                )
             ).most_common(25)
         ),
         risk=_risk(joint.max(axis=1), best == truth),
@@ -112,7 +116,11 @@ def _reliability(
 ) -> tuple[tuple[float, float, int], ...]:
     places = np.minimum((confidence * 10).astype(int), 9)
     return tuple(
-        (float(confidence[places == b].mean()), float(correct[places == b].mean()), int((places == b).sum()))
+        (
+            float(confidence[places == b].mean()),
+            float(correct[places == b].mean()),
+            int((places == b).sum()),
+        )
         for b in range(10)
         if (places == b).any()
     )

@@ -67,9 +67,7 @@ def read_seeds(directory: Path = SEEDS) -> list[Example]:
             text = normalise(row["text"])
             family = f"{origin}:{_digest(text)}"
             slots = {
-                kind: value
-                for kind, value in row.get("slots", {}).items()
-                if str(value) in text
+                kind: value for kind, value in row.get("slots", {}).items() if str(value) in text
             }
             examples.append(Example(text, intent, language, origin, family, slots))
     return distinct(examples)

@@ -41,10 +41,10 @@ def hold_out(examples: Sequence[Example], seed: int) -> Holdout:
         if intent in dropped:
             held += [negative(row) for row in rows]
             continue
-        rows = rng.sample(rows, len(rows))
+        shuffled = rng.sample(rows, len(rows))
         cut = min(len(rows) - 1, round(len(rows) * HELD_SHARE + rng.random() - 0.5))
-        held += rows[: max(cut, 0)]
-        fit += rows[max(cut, 0) :]
+        held += shuffled[: max(cut, 0)]
+        fit += shuffled[max(cut, 0) :]
     return Holdout(tuple(fit), tuple(held))
 
 

@@ -79,7 +79,11 @@ def score(joint: Floats, given: Floats, labels: Labels, out_index: int, threshol
         accuracy=wilson(int(hits.sum()), int(inside.sum())),
         macro_f1=float(
             f1_score(
-                labels[inside], best[inside], average="macro", labels=np.unique(labels[inside]), zero_division=0
+                labels[inside],
+                best[inside],
+                average="macro",
+                labels=np.unique(labels[inside]),
+                zero_division=0,
             )
         ),
         mcc=float(matthews_corrcoef(labels, decided)),

@@ -33,13 +33,28 @@ _SHORT = {
     },
 }  # fmt: skip
 _OPENERS = {
-    "en": ("hi", "hello", "hey there", "good morning", "hi team", "sorry to bother you but", "quick question", "ok so", "excuse me"),
-    "hr": ("bok", "pozdrav", "dobar dan", "poštovani", "ej", "imam pitanje", "oprostite", "pozz", "dobra večer"),
-    "es": ("hola", "buenas", "buen día", "hola qué tal", "buenas tardes", "disculpe", "una consulta", "oye", "mira"),
+    "en": (
+        "hi", "hello", "hey there", "good morning", "hi team", "sorry to bother you but",
+        "quick question", "ok so", "excuse me",
+    ),
+    "hr": (
+        "bok", "pozdrav", "dobar dan", "poštovani", "ej", "imam pitanje", "oprostite", "pozz",
+        "dobra večer",
+    ),
+    "es": (
+        "hola", "buenas", "buen día", "hola qué tal", "buenas tardes", "disculpe", "una consulta",
+        "oye", "mira",
+    ),
 }  # fmt: skip
 _CLOSERS = {
-    "en": ("thanks", "thank you", "pls", "asap", "cheers", "??", "!!", "regards", "thx in advance", "🙏", "please help"),
-    "hr": ("hvala", "molim vas", "hvala unaprijed", "lp", "??", "!!", "🙏", "hitno", "unaprijed zahvaljujem"),
+    "en": (
+        "thanks", "thank you", "pls", "asap", "cheers", "??", "!!", "regards", "thx in advance",
+        "🙏", "please help",
+    ),
+    "hr": (
+        "hvala", "molim vas", "hvala unaprijed", "lp", "??", "!!", "🙏", "hitno",
+        "unaprijed zahvaljujem",
+    ),
     "es": ("gracias", "por favor", "xfa", "muchas gracias", "??", "!!", "🙏", "urgente", "saludos"),
 }  # fmt: skip
 
@@ -99,7 +114,9 @@ def missing_space(text: str, rng: random.Random) -> str:
 def shorthand(text: str, language: str, rng: random.Random) -> str:
     words = text.split(" ")
     table = _SHORT.get(language, {})
-    return " ".join(table[w.lower()] if w.lower() in table and rng.random() < 0.6 else w for w in words)
+    return " ".join(
+        table[w.lower()] if w.lower() in table and rng.random() < 0.6 else w for w in words
+    )
 
 
 def noisy(text: str, language: str, rng: random.Random) -> str:

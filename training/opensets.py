@@ -91,7 +91,9 @@ def _open(data: Path, relative: str) -> Path:
     if not path.is_file():
         raise FileDamaged(f"{relative} is not in the data directory: see training/README.md")
     if sha256_of(path) != SHA256[relative]:
-        raise FileDamaged(f"{relative} is not the file this recipe was written for (sha256 differs)")
+        raise FileDamaged(
+            f"{relative} is not the file this recipe was written for (sha256 differs)"
+        )
     return path
 
 

@@ -7,7 +7,7 @@ A crash on the way leaves a directory without a manifest, which no one serves an
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,6 +29,8 @@ from app.artifacts.manifest import (
 from app.artifacts.store import Artifact
 from app.backends.base import Backend, BackendOptions
 from app.backends.factory import open_backend
+from app.backends.gguf_importance import measure_importance, write_importance
+from app.backends.gguf_quantise import PRECISE, Quantisation
 from app.backends.gguf_weights import build_weights
 from app.classification.classifier import Classifier, IntentModel
 from app.classification.decision import Calibration, Evidence, decide
@@ -36,7 +38,7 @@ from app.classification.head import Head, unit
 from app.classification.loading import batches, load_classifier
 from app.classification.model_files import write_model
 from app.classification.ngrams import NgramModel
-from app.classification.prompt import Prompt
+from app.classification.prompt import Prompt, normalise
 from app.domain import OUT_OF_SCOPE
 from training.adapter_files import Adapter, write_adapter
 from training.bases import MAX_MESSAGE_TOKENS, Base
@@ -45,6 +47,8 @@ from training.evaluate import Evaluation, TestSet, evaluate
 from training.examples import Example
 from training.report import write_report
 
+IMPORTANCE = "importance.safetensors"
+IMPORTANCE_TEXTS = 300
 UNCALIBRATED = Calibration(0.5, 0.5, (0.0,) * 8, 0.0, (0.0,) * 8, (1.0,) * 8, 0.5)
 
 
@@ -62,6 +66,8 @@ class Draft:
     quantisation: str
     languages: tuple[str, ...]
     trained_on: tuple[str, ...]
+    importance: Mapping[str, npt.NDArray[np.float32]] | None = None
+    """Mean squared inputs by tensor, where they are known; measured otherwise."""
     notices: Sequence[Path] = field(default_factory=tuple)
 
     @property
@@ -88,6 +94,8 @@ def publish(
     """
     directory = _next_version(store / draft.name)
     paths = _write_parts(directory, draft)
+    texts = [normalise(example.text) for example in prototypes_from[:IMPORTANCE_TEXTS]]
+    paths += _write_importance(directory, draft, paths, texts, threads, progress)
     manifest = _manifest(draft, directory, paths)
     artifact = Artifact(directory, manifest)
     build_weights(artifact, progress)
@@ -128,6 +136,28 @@ def publish(
     load_classifier(published, BackendOptions(threads=threads)).close()
     write_manifest(directory, manifest)
     return published
+
+
+def _write_importance(
+    directory: Path,
+    draft: Draft,
+    paths: Sequence[str],
+    texts: Sequence[str],
+    threads: int,
+    progress: Progress,
+) -> tuple[str, ...]:
+    """What the quantiser weighs errors by, measured on unquantised weights; none for 8 bits and more."""
+    if Quantisation.parse(draft.quantisation).default in PRECISE:
+        return ()
+    importance = draft.importance
+    if importance is None:
+        precise = _manifest(replace(draft, quantisation="F16"), directory, paths)
+        weights = build_weights(Artifact(directory, precise), progress)
+        progress("measure importance", 0, len(texts))
+        importance = measure_importance(weights, precise.prompt, texts, threads=threads)
+        shutil.rmtree(weights.parent)
+    write_importance(directory / IMPORTANCE, dict(importance))
+    return (IMPORTANCE,)
 
 
 def weigh_all(
@@ -176,15 +206,16 @@ def _model(
         UNCALIBRATED,
     )
     classifier = Classifier(backend, rough)
-    states, intents = [], []
+    states: list[npt.NDArray[np.float32]] = []
+    intents: list[str] = []
     messages = [classifier.prepare(example.text) for example in examples]
     for batch in batches(messages, backend.info):
         states.append(backend.embed([message.tokens for message in batch]))
-        intents += [example.intent for example in examples[len(intents) : len(intents) + len(batch)]]
+        intents += [
+            example.intent for example in examples[len(intents) : len(intents) + len(batch)]
+        ]
         progress("find prototypes", len(intents), len(messages))
-    return replace(
-        rough, prototypes=prototypes_of(np.concatenate(states), intents, draft.intents)
-    )
+    return replace(rough, prototypes=prototypes_of(np.concatenate(states), intents, draft.intents))
 
 
 def _calibrate(
@@ -206,9 +237,7 @@ def _next_version(model: Path) -> Path:
     """The directory of the version after the last published one, emptied of an aborted try."""
     model.mkdir(parents=True, exist_ok=True)
     published = [
-        int(path.parent.name)
-        for path in model.glob(f"*/{MANIFEST}")
-        if path.parent.name.isdigit()
+        int(path.parent.name) for path in model.glob(f"*/{MANIFEST}") if path.parent.name.isdigit()
     ]
     directory = model / str(max(published, default=0) + 1)
     if directory.exists():
@@ -243,7 +272,8 @@ def _manifest(draft: Draft, directory: Path, paths: Sequence[str]) -> Manifest:
             base=draft.base.origin,
             adapters=tuple(path for path in paths if path.startswith("adapter-")),
             quantisation=draft.quantisation,
-            output=f"model-{draft.quantisation.lower()}.gguf",
+            output=f"model-{draft.quantisation.split()[0].lower()}.gguf",
+            importance=IMPORTANCE if IMPORTANCE in paths else None,
         ),
         files=tuple(describe_file(directory, path) for path in paths),
         golden=(),

@@ -44,7 +44,7 @@ def write_report(
         "sets": [asdict(evaluation) for evaluation in evaluations],
     }
     write_atomically(directory / REPORT_JSON, _json(content))
-    tables = _sections(manifest, calibration, evaluations)
+    tables = _sections(calibration, evaluations)
     write_atomically(directory / REPORT_MD, _markdown(manifest, tables).encode())
     write_atomically(directory / REPORT_HTML, _html(manifest, tables, evaluations).encode())
     return REPORT_JSON, REPORT_MD, REPORT_HTML
@@ -57,18 +57,23 @@ def _json(content: object) -> bytes:
 Table = tuple[str, str, list[str], list[list[str]]]
 """Heading, text, column names, rows."""
 
+_SUMMARY_COLUMNS = [
+    *("set", "messages", "model", "accuracy", "macro F1", "MCC", "coverage", "OOS recall"),
+    *("AUROC", "ECE"),
+]
 
-def _sections(
-    manifest: Manifest, calibration: Calibration, evaluations: Sequence[Evaluation]
-) -> list[Table]:
+
+def _sections(calibration: Calibration, evaluations: Sequence[Evaluation]) -> list[Table]:
     tables: list[Table] = [
         (
             "Summary",
-            "Accuracy: right intents among in-scope messages, no threshold. MCC, coverage and "
-            f"out-of-scope recall: decisions at the fixed threshold {calibration.threshold:.3f}. "
-            "95% Wilson intervals in brackets. Beside the fused decision, each half alone "
-            "(the n-gram model is the baseline).",
-            ["set", "messages", "model", "accuracy", "macro F1", "MCC", "coverage", "OOS recall", "AUROC", "ECE"],
+            (
+                "Accuracy: right intents among in-scope messages, no threshold. MCC, coverage and "
+                f"out-of-scope recall: decisions at the fixed threshold {calibration.threshold:.3f}. "
+                "95% Wilson intervals in brackets. Beside the fused decision, each half alone "
+                "(the n-gram model is the baseline)."
+            ),
+            _SUMMARY_COLUMNS,
             [
                 [evaluation.name, str(evaluation.n), label, *_cells(scores)]
                 for evaluation in evaluations
@@ -134,8 +139,10 @@ def _title(manifest: Manifest) -> tuple[str, str]:
     quantisation = manifest.weights.quantisation if manifest.weights else "none"
     return (
         f"Evaluation of {manifest.name}/{manifest.version}",
-        f"Created {manifest.created}. Weights: {quantisation}, measured on the serving backend. "
-        f"Trained on: {', '.join(manifest.trained_on)}.",
+        (
+            f"Created {manifest.created}. Weights: {quantisation}, measured on the serving backend. "
+            f"Trained on: {', '.join(manifest.trained_on)}."
+        ),
     )
 
 
@@ -191,7 +198,9 @@ def _picture(evaluation: Evaluation) -> str:
     left.set(xlabel="mean confidence", ylabel="accuracy", title="Reliability, in-scope messages")
     left.legend()
     right.plot([c for c, _ in evaluation.risk], [r for _, r in evaluation.risk])
-    right.set(xlabel="share answered", ylabel="errors among the answered", title="Risk and coverage")
+    right.set(
+        xlabel="share answered", ylabel="errors among the answered", title="Risk and coverage"
+    )
     right.set_ylim(bottom=0)
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})

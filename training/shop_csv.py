@@ -39,14 +39,14 @@ def read_shop_csv(path: Path, known_intents: frozenset[str] | None = None) -> Sh
     examples: list[Example] = []
     seen: dict[str, tuple[str, int]] = {}
     empty = repeated = cut = 0
-    for number, text, intent in _rows(path):
+    for number, raw, intent in _rows(path):
         try:
-            text = normalise(text)
+            text = normalise(raw)
         except EmptyText:
             empty += 1
             continue
-        if len(text) > MAX_CHARACTERS:
-            text, cut = text[:MAX_CHARACTERS], cut + 1
+        cut += len(text) > MAX_CHARACTERS
+        text = text[:MAX_CHARACTERS]
         key = text.casefold()
         if key in seen:
             other, first = seen[key]

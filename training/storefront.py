@@ -41,7 +41,7 @@ TUNING = TuningConfig(
     learning_rate=5e-4,
     head_learning_rate=3e-3,
     epochs=4.0,
-    batch_size=128,
+    batch_size=256,
     ema=0.998,
     seed=SEED,
 )

@@ -13,7 +13,7 @@ import math
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -61,6 +61,10 @@ class TuningConfig:
     """Layers before this one stay as they are; each message passes them only once."""
     seed: int = 20
     device: str = "cpu"
+
+    def on(self, device: str) -> TuningConfig:
+        """The same knobs on another device."""
+        return replace(self, device=device)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +138,7 @@ def _tune(
     for step, batch in enumerate(_batches([len(row) for row in inputs], config, total), start=1):
         states = encode_states(tuned, [inputs[i] for i in batch], config.device)
         loss = _loss(states, rows, biases, [examples[i] for i in batch], config)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimiser.step()
         schedule.step()
@@ -151,7 +155,10 @@ def _tune(
     tuned.merge_and_unload()
     return Tuned(
         adapter,
-        [(r.detach().cpu().numpy(), b.detach().cpu().numpy()) for r, b in zip(rows, biases, strict=True)],
+        [
+            (r.detach().cpu().numpy(), b.detach().cpu().numpy())
+            for r, b in zip(rows, biases, strict=True)
+        ],
     )
 
 
@@ -319,7 +326,9 @@ def apply_adapter(
             weight += torch.from_numpy(b @ a).to(weight)
 
 
-def text_rows(embedding: npt.NDArray[np.float32], names: Sequence[Sequence[int]]) -> npt.NDArray[np.float32]:
+def text_rows(
+    embedding: npt.NDArray[np.float32], names: Sequence[Sequence[int]]
+) -> npt.NDArray[np.float32]:
     """Starting rows (labels, hidden) from the model's own output rows of the label's name tokens."""
     centre = embedding.mean(axis=0)
     rows = np.stack([(embedding[list(tokens)] - centre).mean(axis=0) for tokens in names])

@@ -26,6 +26,8 @@ Floats: TypeAlias = npt.NDArray[np.float32]
 Type: TypeAlias = GGMLQuantizationType
 
 _PLAIN = {Type.F32, Type.F16, Type.BF16}
+PRECISE = _PLAIN | {Type.Q8_0}
+"""Types whose rounding is too small for an importance to matter."""
 _FALLBACK = {
     Type.Q2_K: Type.Q4_0,
     Type.Q3_K: Type.Q4_0,

@@ -1,0 +1,171 @@
+"""`train-default`: the default artifact from its data, step by step; each step resumes where it stands."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from app.artifacts.base_package import Progress
+from app.artifacts.manifest import Label
+from app.artifacts.store import Artifact
+from app.classification.head import Head
+from app.classification.prompt import Prompt
+from app.domain import OUT_OF_SCOPE
+from training.bases import DEFAULT_QUANTISATION, Base, Tokeniser, load_model, packaged_base
+from training.evaluate import TestSet
+from training.examples import (
+    LANGUAGES,
+    WILD,
+    Example,
+    read_labelled,
+    read_seeds,
+    read_taxonomy,
+    take_split,
+)
+from training.ngram_fit import fit_ngrams
+from training.opensets import clinc150
+from training.publish import Draft, publish
+from training.storefront import (
+    NAME,
+    SEED,
+    TUNING,
+    LabelSet,
+    label_sets,
+    storefront_set,
+    taxonomy_labels,
+    training_seeds,
+)
+from training.tuned_files import read_tuned, write_tuned
+from training.tuning import Encoded, Tuned, text_rows, tune
+
+PROTOTYPE_EXAMPLES = 2000
+LEAST_COVERAGE = 0.95
+TRAINED_ON = (
+    "storefront seeds (this project)",
+    "clinc150 train (CC BY 3.0)",
+    "hwu64 train (CC BY 4.0)",
+    "bitext train (CDLA-Sharing 1.0)",
+    "webshop-goals (MIT)",
+)
+GOLDEN = (
+    "track my parcel please, order 58213",
+    "put three jars of honey in my basket",
+    "my code for 10% off is refused at checkout",
+    "želim vratiti cipele, prevelike su",
+    "me cobraron dos veces el mismo pedido",
+    "which planet is the biggest",
+)
+
+
+def train_default(
+    data: Path, store: Path, run: Path, device: str, threads: int, progress: Progress
+) -> Artifact:
+    """Tune (or take ``run``'s result), quantise, calibrate on dev, evaluate on test, publish."""
+    base = packaged_base(store / ".cache", progress)
+    prompt = Prompt()
+    tuned = read_tuned(run)
+    if tuned is None:
+        tuned = _tune(base, prompt, label_sets(data), device, progress)
+        write_tuned(run, tuned)
+    labels = taxonomy_labels()
+    messages = storefront_set(data).examples
+    progress("fit n-grams", 0, 0)
+    draft = Draft(
+        name=NAME,
+        labels=_labels(labels),
+        head=Head(*tuned.heads[0]),
+        ngrams=fit_ngrams(
+            [m.text for m in messages], [labels.index(m.intent) for m in messages], len(labels)
+        ),
+        adapters=[tuned.adapter],
+        base=base,
+        prompt=prompt,
+        quantisation=DEFAULT_QUANTISATION,
+        languages=LANGUAGES,
+        trained_on=TRAINED_ON,
+        notices=sorted(store.glob("*[Gg][Ee][Mm][Mm][Aa]*.md")),
+    )
+    seeds = read_seeds()
+    return publish(
+        draft,
+        store,
+        prototypes_from=_prototype_examples(),
+        held_out=[*take_split(seeds, "dev"), *_out_of_scope(clinc150(data, "val"))],
+        test_sets=[
+            TestSet("seeds test", take_split(seeds, "test")),
+            TestSet("wild", read_labelled(WILD, "wild")),
+            TestSet(
+                "clinc150 out of scope", [*_in_scope(seeds), *_out_of_scope(clinc150(data, "test"))]
+            ),
+        ],
+        golden=GOLDEN,
+        threads=threads,
+        least_coverage=LEAST_COVERAGE,
+        progress=progress,
+    )
+
+
+def encode(
+    base: Base, prompt: Prompt, sets: Sequence[LabelSet]
+) -> tuple[list[Encoded], list[npt.NDArray[np.float32]]]:
+    """All sets' prompts with their labels' numbers, and the starting rows of each set's head."""
+    tokeniser = Tokeniser(base, prompt)
+    encoded = []
+    for number, label_set in enumerate(sets):
+        rows = {label: row for row, label in enumerate(label_set.labels)}
+        prompts = tokeniser.prompts([example.text for example in label_set.examples])
+        encoded += [
+            Encoded(tokens, number, rows[example.intent])
+            for tokens, example in zip(prompts, label_set.examples, strict=True)
+        ]
+    model = load_model(base)
+    embedding = model.get_input_embeddings().weight.detach().numpy()
+    heads = [
+        text_rows(
+            embedding, [tokeniser.plain(label.replace("_", " ").lower()) for label in s.labels]
+        )
+        for s in sets
+    ]
+    return encoded, heads
+
+
+def _tune(
+    base: Base, prompt: Prompt, sets: Sequence[LabelSet], device: str, progress: Progress
+) -> Tuned:
+    encoded, heads = encode(base, prompt, sets)
+    torch.set_float32_matmul_precision("high")
+    return tune(
+        load_model(base, device),
+        encoded,
+        heads,
+        TUNING.on(device),
+        lambda done, total, loss: progress(f"tune (loss {loss:.2f})", done, total),
+    )
+
+
+def _labels(names: Sequence[str]) -> tuple[Label, ...]:
+    known = {intent.name: intent for intent in read_taxonomy()}
+    return tuple(
+        Label(intent=name, group=known[name].group, description=known[name].definition)
+        if name in known
+        else Label(intent=name)
+        for name in names
+    )
+
+
+def _prototype_examples() -> list[Example]:
+    inside = [example for example in training_seeds() if example.intent != OUT_OF_SCOPE]
+    return random.Random(SEED).sample(inside, min(PROTOTYPE_EXAMPLES, len(inside)))
+
+
+def _out_of_scope(examples: Sequence[Example]) -> list[Example]:
+    return [example for example in examples if example.intent == OUT_OF_SCOPE]
+
+
+def _in_scope(seeds: Sequence[Example]) -> list[Example]:
+    return [example for example in take_split(seeds, "test") if example.intent != OUT_OF_SCOPE]
