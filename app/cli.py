@@ -230,7 +230,7 @@ def bench(
     from app.bench.measure import FULL, QUICK, USUAL, measure
     from app.cpu import cpu_budget
 
-    logs.configure("warning", settings.log_format)
+    logs.configure("error", settings.log_format)
     threads = settings.threads or cpu_budget().model_threads
     with _told_plainly():
         artifact = _store().resolve(settings.models[0])

@@ -2,68 +2,27 @@
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
 import signal
-import socket
-import subprocess
-import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
 import pytest
 
 from tests.conftest import PATIENCE, wait_for
-
-ROOT = Path(__file__).parent.parent
-
-
-class Process:
-    def __init__(self, store: Path, log: Path, **settings: str) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
-        self.url = f"http://127.0.0.1:{port}"
-        self.log = log
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("INTENT_")}
-        environment |= {
-            "INTENT_STORE_DIR": str(store),
-            "INTENT_PORT": str(port),
-            "INTENT_THREADS": "1",
-            **settings,
-        }
-        with log.open("w") as stream:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "app", "serve"],
-                cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=stream,
-            )  # fmt: skip
-
-    def ready(self) -> bool:
-        try:
-            return httpx.get(f"{self.url}/readyz").status_code == 200
-        except httpx.TransportError:
-            return False
-
-    def lines(self) -> list[dict]:
-        return [json.loads(line) for line in self.log.read_text().splitlines()]
+from tests.process import Process
 
 
 @pytest.fixture
 def start(fake_store: Path, tmp_path: Path) -> Iterator[Callable[..., Process]]:
-    started: list[Process] = []
-
-    def begin(**settings: str) -> Process:
-        started.append(Process(fake_store, tmp_path / "log", **settings))
-        return started[-1]
-
-    yield begin
-    for one in started:
-        one.process.kill()
-        one.process.wait()
-        one.process.stdout.close()
+    with ExitStack() as started:
+        yield lambda **settings: started.enter_context(
+            Process(fake_store, tmp_path / "log", **settings)
+        )
 
 
 def test_sigterm_under_load_loses_no_answer(start: Callable[..., Process]) -> None:

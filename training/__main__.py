@@ -13,6 +13,7 @@ from rich.console import Console
 
 from app.cpu import cpu_budget
 from app.errors import ShopintentError
+from training import data_commands
 from training.terminal import ProgressLine
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -84,6 +85,11 @@ def fit(
     console.print(f"serve it: INTENT_MODELS={name} .venv/bin/shopintent serve")
 
 
+app.command("stats")(data_commands.stats)
+app.command("check-data")(data_commands.check_data)
+app.command("synthesise")(data_commands.synthesise)
+
+
 def _threads(asked: int) -> int:
     return asked or cpu_budget().model_threads
 
@@ -105,15 +111,14 @@ def _run_directory(name: str, inputs: list[Path], settings: str) -> Path:
 
 def main() -> None:
     try:
-        app(standalone_mode=False)
+        app()
     except ShopintentError as error:
         console.print(f"[red]error:[/] {error}", highlight=False)
         sys.exit(2)
-    except typer.Exit as stop:
-        sys.exit(stop.exit_code)
-    except KeyboardInterrupt:
-        console.print("stopped; run the same command again to go on")
-        sys.exit(130)
+    except SystemExit as stop:
+        if stop.code == 130:  # typer makes it of Ctrl-C
+            console.print("stopped; run the same command again to go on")
+        raise
 
 
 if __name__ == "__main__":

@@ -15,6 +15,9 @@ from app.classification.decision import Calibration, Evidence, fuse, probabiliti
 OUT_SHARE = 0.2
 """Assumed share of messages out of scope where the held-out set does not say: one in five."""
 
+PRIOR_ROWS = 5.0
+"""How many held-out rows the plain geometric mean outweighs: few rows alone make exponents too sure."""
+
 Labels = npt.NDArray[np.int64]
 
 
@@ -68,7 +71,8 @@ def _fit_fusion(evidence: Evidence, labels: Labels, out_index: int) -> tuple[flo
     def loss(exponents: npt.NDArray[np.float64]) -> float:
         fused = fuse(lm, ngram, float(exponents[0]), float(exponents[1]))
         chosen = np.take_along_axis(fused, target, axis=1).astype(np.float64)
-        return -float(chosen.mean()) + 1e-3 * float(((exponents - 0.5) ** 2).sum())
+        pull = PRIOR_ROWS / len(target) * float(((exponents - 0.5) ** 2).sum())
+        return pull - float(chosen.mean())
 
     # Derivative-free: float32 scores are too coarse for finite differences.
     best = minimize(loss, x0=np.array([0.5, 0.5]), bounds=[(0.0, 6.0)] * 2, method="Nelder-Mead")

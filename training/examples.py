@@ -40,18 +40,19 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class Intent:
-    """An entry of the taxonomy."""
+    """An entry of the taxonomy. ``not_this`` names the neighbours and where the line to them runs."""
 
     name: str
     group: str
     definition: str
+    not_this: str = ""
 
 
 def read_taxonomy(path: Path = TAXONOMY) -> tuple[Intent, ...]:
     """The in-scope intents in the order of the head's rows."""
     content: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
     return tuple(
-        Intent(name, entry["group"], entry["definition"])
+        Intent(name, entry["group"], entry["definition"], entry["not_this"])
         for name, entry in content["intents"].items()
     )
 

@@ -31,6 +31,7 @@ from training.evaluate import TestSet
 from training.examples import Example, labels_of, read_seeds
 from training.holdout import hold_out
 from training.ngram_fit import fit_ngrams, score_all
+from training.noise import expand
 from training.publish import Draft, prototypes_of, publish
 from training.shop_csv import ShopRows, read_shop_csv, require_trainable
 from training.tuned_files import read_tuned, write_tuned
@@ -47,6 +48,8 @@ from training.tuning import (
 BACKBONE = "storefront"
 PACKAGED = "gemma-3-270m"
 NEGATIVES = 300
+COPIES = 2
+"""Noisy copies of each message beside the message itself; every epoch sees all of them."""
 OUT_SHARE = 0.4
 """In shops' live chats four messages in ten and more are nothing that a bot serves (HINT3, 2020)."""
 UNLIKELY = 0.5
@@ -56,7 +59,7 @@ TUNING = TuningConfig(
     rank=16,
     alpha=32.0,
     learning_rate=5e-4,
-    epochs=8.0,
+    epochs=3.0,
     batch_size=16,
     ema=0.98,
     first_layer=12,
@@ -162,7 +165,10 @@ def read_inputs(
     held = read_shop_csv(dev, known).examples if dev else ()
     if dev and len({e.intent for e in held} - {OUT_OF_SCOPE}) < 2:
         raise InputError(f"{dev.name}: a dev file needs messages of at least two intents")
-    reported = [TestSet(path.stem, read_shop_csv(path, known).examples) for path in tests]
+    reported = [
+        TestSet(path.stem, read_shop_csv(path, known, repeated_count=True).examples)
+        for path in tests
+    ]
     if held:
         reported.insert(0, TestSet("dev", held))
     return rows, held, reported
@@ -210,6 +216,7 @@ class _Shop:
         if done is not None:
             return done
         model = self.model()
+        examples = expand(examples, COPIES, self._config.seed)
         prompts = self.tokeniser.prompts([e.text for e in examples])
         columns = self._columns(examples)
         states = unit(hidden_states(model, prompts, self._config.device))

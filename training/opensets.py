@@ -89,7 +89,7 @@ HWU_AMBIGUOUS = {
 def _open(data: Path, relative: str) -> Path:
     path = data / relative
     if not path.is_file():
-        raise FileDamaged(f"{relative} is not in the data directory: see training/README.md")
+        raise FileDamaged(f"{relative} is not in the data directory: see docs/data-card.md")
     if sha256_of(path) != SHA256[relative]:
         raise FileDamaged(
             f"{relative} is not the file this recipe was written for (sha256 differs)"

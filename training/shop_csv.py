@@ -29,12 +29,14 @@ class ShopRows:
     warnings: tuple[str, ...]
 
 
-def read_shop_csv(path: Path, known_intents: frozenset[str] | None = None) -> ShopRows:
+def read_shop_csv(
+    path: Path, known_intents: frozenset[str] | None = None, *, repeated_count: bool = False
+) -> ShopRows:
     """Rows of the columns ``text`` and ``intent``; UTF-8, with or without a byte-order mark.
 
     ``known_intents`` (for a dev file) must hold every intent that occurs. Exact repetitions are
-    dropped, empty texts skipped; one text under two intents is an error, as only its author can tell
-    which is right. Raises :class:`BadTrainingFile`.
+    dropped, unless ``repeated_count`` says that they are part of what is measured; empty texts are
+    skipped. One text under two intents is an error, as only its author can tell which is right. Raises :class:`BadTrainingFile`.
     """
     examples: list[Example] = []
     seen: dict[str, tuple[str, int]] = {}
@@ -48,7 +50,7 @@ def read_shop_csv(path: Path, known_intents: frozenset[str] | None = None) -> Sh
         cut += len(text) > MAX_CHARACTERS
         text = text[:MAX_CHARACTERS]
         key = text.casefold()
-        if key in seen:
+        if key in seen and not repeated_count:
             other, first = seen[key]
             if other != intent:
                 raise BadTrainingFile(

@@ -174,7 +174,7 @@ def _cosine(total: int, warmup: float) -> Callable[[int], float]:
 
 
 def _batches(lengths: Sequence[int], config: TuningConfig, total: int) -> Iterator[list[int]]:
-    """``total`` batches of row numbers; in a shuffled epoch neighbours have like lengths, for less padding."""
+    """``total`` batches of row numbers; neighbours have like lengths, for less padding."""
     rng = random.Random(config.seed)
     done = 0
     while done < total:
@@ -214,7 +214,7 @@ def _run(model: Any, rows: Sequence[Prompt], device: str) -> tuple[torch.Tensor,
         for i, row in enumerate(rows):
             ids[i, : len(row)] = torch.tensor(row)
         given = {"input_ids": ids.to(device)}
-    with torch.autocast(device.split(":")[0], dtype=torch.bfloat16):
+    with torch.autocast(device.partition(":")[0], dtype=torch.bfloat16):
         return model(**given, use_cache=False).last_hidden_state, last
 
 
@@ -307,8 +307,8 @@ def _adapter(model: Any, first_layer: int) -> Adapter:
         layer, _, linear = place.partition(".")
         a = module.lora_A["default"].weight.detach().float().cpu().numpy()
         b = module.lora_B["default"].weight.detach().float().cpu().numpy()
-        name = f"blk.{int(layer) + first_layer}.{GGUF_MODULES[linear]}.weight"
-        factors[name] = (a, b * module.scaling["default"])
+        tensor = f"blk.{int(layer) + first_layer}.{GGUF_MODULES[linear]}.weight"
+        factors[tensor] = (a, b * module.scaling["default"])
     return factors
 
 
@@ -332,7 +332,8 @@ def text_rows(
     """Starting rows (labels, hidden) from the model's own output rows of the label's name tokens."""
     centre = embedding.mean(axis=0)
     rows = np.stack([(embedding[list(tokens)] - centre).mean(axis=0) for tokens in names])
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True) * np.float32(0.3)
+    rows *= np.float32(0.3) / np.linalg.norm(rows, axis=1, keepdims=True)
+    return rows
 
 
 def mean_rows(

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from statistics import mean
+from statistics import median
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -84,7 +84,7 @@ class Findings:
     generation: Series = field(default_factory=Series)
     generated_tokens: list[int] = field(default_factory=list)
     choosing_share: list[float] = field(default_factory=list)
-    """Share of the generation's time that went into grammar and choice, not into the model."""
+    """In each round, the share of the generation's time that went into grammar and choice."""
     ngrams: Series = field(default_factory=Series)
     loads: list[LoadResult] = field(default_factory=list)
     memory: dict[str, float] = field(default_factory=dict)
@@ -108,6 +108,12 @@ class Findings:
     def rate_over_generation(self) -> Ratio | None:
         return _over(self.http.round_rate, self.generation.round_rate)
 
+    @property
+    def rate_over_generation_without_grammar(self) -> Ratio | None:
+        """As if the grammar and the choice of tokens cost nothing, only the model's passes."""
+        shares = zip(self.generation.round_rate, self.choosing_share, strict=True)
+        return _over(self.http.round_rate, [rate / (1 - share) for rate, share in shares])
+
 
 def _over(above: list[float], below: list[float]) -> Ratio | None:
     return ratio_of_rounds(above, below) if below else None
@@ -128,6 +134,9 @@ class Rivals:
             self.weights, artifact.manifest.intents, threads=threads, tokens=_RIVAL_TOKENS
         )
 
+    def prompt(self, text: str) -> list[int]:
+        return self.weights.prompt(normalise(text))
+
     def close(self) -> None:
         self.bare.close()
         self.generator.close()
@@ -146,7 +155,7 @@ def measure(artifact: Artifact, backend: str, threads: int, plan: Plan, say: Say
             rivals = Rivals(artifact, threads)
         try:
             service.forget_peak()
-            asyncio.run(_in_turns(service, rivals, plan, messages, findings, say))
+            asyncio.run(_run(service, rivals, plan, messages, findings, say))
         except ConnectionError as error:
             raise BenchFailed(str(error)) from error
         finally:
@@ -160,7 +169,7 @@ def measure(artifact: Artifact, backend: str, threads: int, plan: Plan, say: Say
     return findings
 
 
-async def _in_turns(
+async def _run(
     service: ServiceProcess,
     rivals: Rivals | None,
     plan: Plan,
@@ -168,44 +177,24 @@ async def _in_turns(
     findings: Findings,
     say: Say,
 ) -> None:
+    turns = _Turns(service, rivals, findings)
     await _crowd(service, list(itertools.islice(messages, CALLERS)))  # warms up, is not counted
     for number in range(plan.rounds):
         say(f"round {number + 1} of {plan.rounds}")
-        texts = list(itertools.islice(messages, plan.singles))
+        singles = list(itertools.islice(messages, plan.singles))
         crowd = list(itertools.islice(messages, plan.crowd))
-
-        def http_singles(texts: list[str] = texts) -> None:
-            with Caller(service.port) as caller:
-                findings.http.add_singles([caller.time(text) for text in texts])
-
-        def bare_singles(texts: list[str] = texts) -> None:
-            if rivals:
-                prompts = [rivals.weights.prompt(normalise(text)) for text in texts]
-                findings.message_tokens += [len(prompt) for prompt in prompts]
-                findings.bare.add_singles([rivals.bare.time([prompt]) for prompt in prompts])
-
-        async def http_crowd(crowd: list[str] = crowd) -> None:
-            findings.http.add_rate(len(crowd), await _crowd(service, crowd))
-
-        def bare_crowd(crowd: list[str] = crowd) -> None:
-            if rivals:
-                prompts = [rivals.weights.prompt(normalise(text)) for text in crowd]
-                packs = [prompts[at : at + SEQUENCES] for at in range(0, len(prompts), SEQUENCES)]
-                findings.bare.add_rate(len(prompts), sum(map(rivals.bare.time, packs)))
-
         if number % 2:
-            bare_singles()
-            http_singles()
-            bare_crowd()
-            await http_crowd()
+            turns.bare_singles(singles)
+            turns.http_singles(singles)
+            turns.bare_crowd(crowd)
+            await turns.http_crowd(crowd)
         else:
-            http_singles()
-            bare_singles()
-            await http_crowd()
-            bare_crowd()
-        if rivals:
-            _generate(rivals, texts[: plan.generated], findings)
-    capacity = Latencies.of(findings.http.round_rate).p50 / 1e3
+            turns.http_singles(singles)
+            turns.bare_singles(singles)
+            await turns.http_crowd(crowd)
+            turns.bare_crowd(crowd)
+        turns.generate(singles[: plan.generated])
+    capacity = median(findings.http.round_rate)
     for share in plan.load_shares:
         say(f"open-loop load at {share:.0%} of {capacity:.0f} messages/s")
         moments = arrivals(share * capacity, plan.load_seconds, _SEED)
@@ -215,21 +204,51 @@ async def _in_turns(
         findings.loads.append(LoadResult.of(answers, share * capacity, plan.load_seconds))
 
 
-async def _crowd(service: ServiceProcess, texts: list[str]) -> float:
+class _Turns:
+    """One contender's turn at a time; each writes what it saw into the findings."""
+
+    def __init__(self, service: ServiceProcess, rivals: Rivals | None, findings: Findings) -> None:
+        self._service = service
+        self._rivals = rivals
+        self._findings = findings
+
+    def http_singles(self, texts: Sequence[str]) -> None:
+        with Caller(self._service.port) as caller:
+            self._findings.http.add_singles([caller.time(text) for text in texts])
+
+    async def http_crowd(self, texts: Sequence[str]) -> None:
+        self._findings.http.add_rate(len(texts), await _crowd(self._service, texts))
+
+    def bare_singles(self, texts: Sequence[str]) -> None:
+        if self._rivals:
+            prompts = [self._rivals.prompt(text) for text in texts]
+            self._findings.message_tokens += [len(prompt) for prompt in prompts]
+            self._findings.bare.add_singles([self._rivals.bare.time([p]) for p in prompts])
+
+    def bare_crowd(self, texts: Sequence[str]) -> None:
+        if self._rivals:
+            prompts = [self._rivals.prompt(text) for text in texts]
+            packs = [prompts[at : at + SEQUENCES] for at in range(0, len(prompts), SEQUENCES)]
+            self._findings.bare.add_rate(len(prompts), sum(map(self._rivals.bare.time, packs)))
+
+    def generate(self, texts: Sequence[str]) -> None:
+        if self._rivals:
+            made = [self._rivals.generator.generate(self._rivals.prompt(text)) for text in texts]
+            seconds = [one.seconds for one in made]
+            self._findings.generation.add_singles(seconds)
+            self._findings.generation.add_rate(len(made), sum(seconds))
+            self._findings.generated_tokens += [one.tokens for one in made]
+            self._findings.choosing_share.append(
+                sum(one.choosing_seconds for one in made) / sum(seconds)
+            )
+
+
+async def _crowd(service: ServiceProcess, texts: Sequence[str]) -> float:
     connections = Connections(service.port)
     await connections.open(CALLERS)
     seconds = await ask_at_once(connections, texts, CALLERS)
     await connections.close()
     return seconds
-
-
-def _generate(rivals: Rivals, texts: list[str], findings: Findings) -> None:
-    answers = [rivals.generator.generate(rivals.weights.prompt(normalise(text))) for text in texts]
-    seconds = [answer.seconds for answer in answers]
-    findings.generation.add_singles(seconds)
-    findings.generation.add_rate(len(answers), sum(seconds))
-    findings.generated_tokens += [answer.tokens for answer in answers]
-    findings.choosing_share.append(mean(a.choosing_seconds / a.seconds for a in answers))
 
 
 def _time_ngrams(artifact: Artifact, messages: Iterator[str], findings: Findings) -> None:

@@ -31,8 +31,8 @@ _TEMPLATES = (
     "can't log in, the reset mail never arrives, not in spam either",
     "how long do i have to send something back if it was a present",
     (
-        "i sent the {product} back two weeks ago and the money still isn't on my account, tracking says you "
-        "have had it since {day}. this is the third time i write, can somebody please look at it"
+        "i sent the {product} back two weeks ago and the money still isn't on my account, tracking says "
+        "you have had it since {day}. this is the third time i write, can somebody please look at it"
     ),
     "what is the {product} made of, my daughter is allergic to wool",
     "do i get points for an order that i paid with a voucher",
@@ -44,8 +44,8 @@ _TEMPLATES = (
     "thanks, that solved it",
     "looking for a present for my mum around {count}0 euro, she likes gardening and tea",
     (
-        "hello, i bought the {product} last spring and now the zip is broken, it has hardly been used. is this "
-        "covered and what do you need from me? i still have the mail with order {number}"
+        "hello, i bought the {product} last spring and now the zip is broken, it has hardly been used. is "
+        "this covered and what do you need from me? i still have the mail with order {number}"
     ),
     "can i pick it up in the shop in {city} tomorrow after work",
     "what's the weather like in {city} on {day}",
@@ -127,7 +127,9 @@ def _fill(template: str, choose: random.Random) -> str:
         day=choose.choice(_DAYS),
     )
     text = choose.choice(_OPENINGS) + said + choose.choice(_CLOSINGS)
-    return text if choose.random() < 0.7 else _mistyped(text, choose)
+    if choose.random() < 0.3:
+        text = _mistyped(text, choose)
+    return " ".join(text.split())  # two that differ in spaces only are one message to a cache
 
 
 def _mistyped(text: str, choose: random.Random) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 from time import perf_counter
@@ -53,7 +54,7 @@ class LoadResult:
     offered_per_s: float
     seconds: float
     requests: int
-    statuses: dict[int, int]
+    statuses: dict[str, int]
     latencies: Latencies | None
     goodput_per_s: float
     """Answers within :data:`GOOD_WITHIN` a second."""
@@ -63,9 +64,7 @@ class LoadResult:
     @classmethod
     def of(cls, answers: Sequence[Answer], rate: float, seconds: float) -> LoadResult:
         served = [answer.latency for answer in answers if answer.status == _OK]
-        statuses: dict[int, int] = {}
-        for answer in answers:
-            statuses[answer.status] = statuses.get(answer.status, 0) + 1
+        statuses = Counter(str(answer.status) for answer in answers)
         # What is still answered after the last arrival took time, too.
         lasted = max([seconds, *(answer.done for answer in answers)])
         return cls(

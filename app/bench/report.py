@@ -67,6 +67,9 @@ def as_json(findings: Findings, given: dict[str, Any]) -> dict[str, Any]:
             "messages_per_s": median(findings.http.round_rate),
             "throughput_over_bare_decode": _median(findings.rate_over_bare),
             "throughput_over_json_generation": _median(findings.rate_over_generation),
+            "throughput_over_json_generation_without_grammar": _median(
+                findings.rate_over_generation_without_grammar
+            ),
             "p50_over_json_generation": _median(findings.p50_over_generation),
             **findings.memory,
             "http": asdict(http),
@@ -103,7 +106,7 @@ def tables(findings: Findings, given: dict[str, Any]) -> Group:
     speed.add_row("the service over HTTP, cache off", *_row(findings.http))
     for name, series in (
         ("bare llama_decode, 1 and 16 at once", findings.bare),
-        ("generated JSON with a grammar, 1 at once", findings.generation),
+        ("generated JSON, 1 at once", findings.generation),
         ("n-gram model alone, in process", findings.ngrams),
     ):
         if series.seconds:
@@ -133,10 +136,17 @@ def tables(findings: Findings, given: dict[str, Any]) -> Group:
             else []
         )
         load.add_row(
-            f"{one.offered_per_s:.1f} messages/s for {one.seconds:.0f} s",
+            f"{one.offered_per_s:.1f}/s for {one.seconds:.0f} s",
             *(f"{value:.1f}" for value in found_ms or [float("nan")] * 4),
             f"{one.goodput_per_s:.1f}",
-            ", ".join(f"{n} x {code}" for code, n in one.statuses.items() if code != 200) or "none",
+            ", ".join(f"{n} x {code}" for code, n in one.statuses.items() if code != "200")
+            or "none",
+        )
+    if findings.choosing_share:
+        ratios.add_row(
+            "generated JSON, were the grammar free",
+            "-",
+            _span(findings.rate_over_generation_without_grammar),
         )
     memory = ", ".join(f"{name} {value:.0f}" for name, value in findings.memory.items())
     busy = given["load_average_before"]

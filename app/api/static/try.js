@@ -3,8 +3,9 @@
 const EXAMPLES = [
   "my parcel was due tuesday and still nothing",
   "put two of the blue mugs in my basket",
-  "can i pay in instalments?",
   "these boots are too small, i want the next size",
+  "mogu li platiti na rate?",
+  "¿dónde está mi pedido 4711?",
   "what's the capital of france",
 ];
 const RANKING = 5;
@@ -19,7 +20,15 @@ const readable = (intent) => intent.replaceAll("_", " ");
 // Never rounded up to a certainty that nobody claimed.
 const percent = (share) => {
   const fine = share < 0.1 || share > 0.99;
-  return `${(Math.floor(share * (fine ? 1000 : 100)) / (fine ? 10 : 1)).toFixed(fine ? 1 : 0)} %`;
+  return `${(Math.floor(share * (fine ? 1000 : 100) + 1e-9) / (fine ? 10 : 1)).toFixed(fine ? 1 : 0)} %`;
+};
+const languageNames = new Intl.DisplayNames("en", { type: "language", fallback: "code" });
+const language = (code) => {
+  try {
+    return languageNames.of(code);
+  } catch { // not a code but a name that a trainer chose
+    return code;
+  }
 };
 const milliseconds = (value) => `${value.toFixed(value < 10 ? 1 : 0)} ms`;
 
@@ -66,7 +75,7 @@ function showDecision(request, found, roundTrip) {
   byId("intent").textContent = readable(found.intent);
   byId("confidence").textContent = percent(found.confidence);
   const scope = byId("scope");
-  scope.textContent = found.in_scope ? "in scope" : "not for this shop's assistant";
+  scope.textContent = found.in_scope ? "in scope" : "not for this shop’s assistant";
   scope.classList.toggle("out", !found.in_scope);
   const threshold = thresholds[found.model.name];
   byId("bars").replaceChildren(...found.ranking.map(
@@ -127,7 +136,7 @@ async function describeModels() {
   const live = details.filter((model) => model.state === "live");
   thresholds = Object.fromEntries(live.map((model) => [model.name, model.threshold]));
   byId("status").textContent = details.map((model) => (model.state === "live"
-    ? `${model.name} ${model.version} knows ${model.intent_count} intents in ${model.languages.join(", ")} (${model.backend}).`
+    ? `${model.name} ${model.version} knows ${model.intent_count} intents in ${model.languages.map(language).join(", ")} (${model.backend}).`
     : `${model.name}: ${model.reason ?? model.state}.`)).join(" ");
   if (models.length > 1) {
     byId("model").replaceChildren(...models.map((model) => new Option(model.name, model.name)));

@@ -1,0 +1,140 @@
+"""Noun phrases in three languages, from the forms that are written by hand.
+
+A head is written ``f:[kokosov] {voda|vodu|vode|voda}``: the gender, the noun's forms in braces, and
+adjectives in brackets, which decline regularly. A mention puts ``{}`` where its family's head goes,
+as in ``[mal] {} od 330 ml``, or is a phrase of its own.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+_BRACES = re.compile(r"\{([^{}]+)\}")
+_ADJECTIVE = re.compile(r"\[([^\[\]]+)\]")
+_GENDER = re.compile(r"^(m|f|n|fa|mp|fp|p):")
+_SOFT = ("š", "č", "ć", "ž", "đ", "j", "c")
+# Croatian endings by gender: nominative, accusative, with 2-4, with 5 and more, genitive.
+_CROATIAN = {
+    "m": ("i", "i", "a", "ih", "og"),
+    "f": ("a", "u", "e", "ih", "e"),
+    "n": ("o", "o", "a", "ih", "og"),
+    "fp": ("e", "e", "e", "ih", "ih"),
+    "mp": ("i", "e", "i", "ih", "ih"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class NounPhrase:
+    """A mention in all the forms that a sentence may ask for.
+
+    English and Spanish have two forms: ``nominative``, ``accusative`` and ``genitive`` are the
+    singular, ``few`` (2 to 4) and ``many`` the plural. ``gender`` is m, f, n, or fa for Spanish
+    feminines that take "el". A ``plural_only`` phrase (jeans, nappies) is counted in units.
+    """
+
+    nominative: str
+    accusative: str
+    few: str
+    many: str
+    genitive: str
+    gender: str
+    plural_only: bool
+
+    def add(self, before: str = "", after: str = "") -> NounPhrase:
+        """The same phrase with a word in front or behind, such as a brand."""
+        forms = (self.nominative, self.accusative, self.few, self.many, self.genitive)
+        changed = (" ".join(f"{before} {form} {after}".split()) for form in forms)
+        return NounPhrase(*changed, self.gender, self.plural_only)
+
+
+def read_phrase(language: str, written: str, head: str = "") -> NounPhrase:
+    """The forms of a head, or of a mention whose ``{}`` stands for that head."""
+    if "{}" in written:
+        gender, inner = _split_gender(head)
+        if not _BRACES.search(inner):
+            inner = f"{{{inner}}}"
+        return _decline(language, gender, written.replace("{}", inner))
+    gender, inner = _split_gender(written)
+    if language == "en" and not _BRACES.search(inner) and written == head:
+        inner = f"{{{inner}}}"
+    return _decline(language, gender, inner)
+
+
+def _split_gender(written: str) -> tuple[str, str]:
+    found = _GENDER.match(written)
+    return (found[1], written[found.end() :]) if found else ("m", written)
+
+
+def _decline(language: str, gender: str, template: str) -> NounPhrase:
+    plural_only = gender.endswith("p")
+    if language == "en" and "{" not in template and "|" in template:
+        template = f"{{{template}}}"
+    forms = []
+    for case in range(5):
+        place = 0 if plural_only or case not in {2, 3} else 1
+        text = _BRACES.sub(lambda m: _noun(language, gender, m[1], case), template)  # noqa: B023
+        forms.append(
+            _ADJECTIVE.sub(lambda m: _adjective(language, gender, m[1], case, place), text)  # noqa: B023
+        )
+    gender = {"fp": "f", "mp": "m", "p": "m"}.get(gender, gender)
+    return NounPhrase(*forms, gender, plural_only)
+
+
+def _noun(language: str, gender: str, written: str, case: int) -> str:
+    forms = written.split("|")
+    if language == "hr":
+        return _croatian_noun(gender, forms, case)
+    if gender.endswith("p") or case not in {2, 3}:
+        return forms[0]
+    if len(forms) > 1:
+        return forms[1]
+    return plural(language, forms[0])
+
+
+def _croatian_noun(gender: str, forms: list[str], case: int) -> str:
+    """Forms are written m/n: nominative|genitive|plural genitive; f: with the accusative second.
+
+    Plurals only: nominative|genitive, or masculine nominative|accusative|genitive. What follows
+    2, 3 and 4 looks like the genitive singular in all nouns used here.
+    """
+    if len(forms) == 1:
+        return forms[0]
+    if gender.endswith("p"):
+        nominative, accusative, genitive = forms[0], forms[-2], forms[-1]
+        return (nominative, accusative, nominative, genitive, genitive)[case]
+    nominative, genitive, many = forms[0], forms[-2], forms[-1]
+    accusative = forms[1] if gender == "f" else nominative
+    return (nominative, accusative, genitive, many, genitive)[case]
+
+
+def _adjective(language: str, gender: str, stem: str, case: int, place: int) -> str:
+    if language == "es":
+        return _spanish_adjective(gender, stem, plural_form=gender.endswith("p") or place == 1)
+    soft = stem.endswith(("'", *_SOFT))
+    stem = stem.rstrip("'")
+    ending = _CROATIAN[gender][case]
+    if gender == "m" and case < 2 and stem.endswith("ov"):
+        ending = ""
+    if soft:
+        ending = {"o": "e", "og": "eg"}.get(ending, ending)
+    return stem + ending
+
+
+def _spanish_adjective(gender: str, word: str, *, plural_form: bool) -> str:
+    if word.endswith("o") and gender.startswith("f"):
+        word = f"{word[:-1]}a"
+    return plural("es", word) if plural_form else word
+
+
+def plural(language: str, word: str) -> str:
+    """The regular plural; irregular ones are written out in the data."""
+    if not word[-1].isalpha():
+        return word
+    if language == "es":
+        if word.endswith(("ón", "án")):
+            return f"{word[:-2]}{'o' if word.endswith('ón') else 'a'}nes"
+        return f"{word}s" if word[-1] in "aeiouáéíóú" else f"{word}es"
+    if word.endswith(("s", "x", "sh", "ch")):
+        return f"{word}es"
+    return f"{word}s"
