@@ -14,6 +14,7 @@ from rich.console import Console
 from app.cpu import cpu_budget
 from app.errors import ShopintentError
 from training import data_commands
+from training.cart import commands as cart_commands
 from training.terminal import ProgressLine
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -88,6 +89,8 @@ def fit(
 app.command("stats")(data_commands.stats)
 app.command("check-data")(data_commands.check_data)
 app.command("synthesise")(data_commands.synthesise)
+app.command("cart-data")(cart_commands.cart_data)
+app.command("cart-stats")(cart_commands.cart_stats)
 
 
 def _threads(asked: int) -> int:

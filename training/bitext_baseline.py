@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -91,9 +92,18 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of the public data sets")
     data = parser.parse_args().data
     wild = read_labelled(WILD, "wild")
+    own = [replace(r, intent=BITEXT_TO_STOREFRONT[r.intent]) for r in bitext(data, "test")]
+    messages = [*wild, *own]
+    models = {
+        "bitext baseline": bitext_answers(data, messages),
+        "n-grams on the seeds": seed_answers(messages),
+    }
     found = {
-        "bitext baseline": compare(bitext_answers(data, wild), wild),
-        "n-grams on the seeds": compare(seed_answers(wild), wild),
+        name: {
+            "wild": compare(answers[: len(wild)], wild),
+            "bitext test": compare(answers[len(wild) :], own)["all"],
+        }
+        for name, answers in models.items()
     }
     print(json.dumps(found, indent=1))
 

@@ -15,7 +15,7 @@ from app.classification.decision import Calibration, Evidence, fuse, probabiliti
 OUT_SHARE = 0.2
 """Assumed share of messages out of scope where the held-out set does not say: one in five."""
 
-PRIOR_ROWS = 5.0
+PRIOR_ROWS = 2.0
 """How many held-out rows the plain geometric mean outweighs: few rows alone make exponents too sure."""
 
 Labels = npt.NDArray[np.int64]
@@ -32,8 +32,8 @@ def calibrate(
 
     1. Exponents of the geometric mean by maximum likelihood of the in-scope rows.
     2. Scope gate: logistic regression, negatives weighted to ``out_share`` of the whole.
-    3. Threshold: the one with the best weighted Matthews correlation of the decisions, but at least
-       ``least_coverage`` of the in-scope messages must be answered.
+    3. Threshold: the one with the best weighted Matthews correlation of the decisions or, when
+       ``least_coverage`` is given, the greatest that answers that share of the in-scope messages.
     """
     weights = _weights(labels, out_index, out_share)
     lm_weight, ngram_weight = _fit_fusion(evidence, labels, out_index)
@@ -48,8 +48,7 @@ def calibrate(
     )
     calibration = _fit_scope(evidence, labels, out_index, weights, calibration)
     given, in_scope = probabilities(evidence, calibration, out_index)
-    joint = given * in_scope[:, None]
-    threshold = choose_threshold(joint, labels, out_index, weights, least_coverage)
+    threshold = choose_threshold(given, in_scope, labels, out_index, weights, least_coverage)
     return replace(calibration, threshold=threshold)
 
 
@@ -102,27 +101,26 @@ def _fit_scope(
 
 
 def choose_threshold(
-    joint: npt.NDArray[np.float32],
+    given: npt.NDArray[np.float32],
+    in_scope: npt.NDArray[np.float32],
     labels: Labels,
     out_index: int,
     weights: npt.NDArray[np.float64],
     least_coverage: float = 0.0,
 ) -> float:
-    """The confidence from which the best intent is given out; ``joint`` (n, in-scope labels)."""
-    best = joint.argmax(axis=1)
-    best = best + (best >= out_index)
-    confidence = joint.max(axis=1)
-    in_scope = labels != out_index
-    candidates = np.unique(np.quantile(confidence, np.linspace(0.0, 0.99, 120)))
+    """The probability of being in scope from which the best intent is given out.
+
+    ``given`` (n, in-scope labels) and ``in_scope`` (n,) as :func:`probabilities` returns them. With
+    ``least_coverage`` it is the greatest one that still answers that share of in-scope messages.
+    """
     if least_coverage:
-        candidates = candidates[
-            candidates <= np.quantile(confidence[in_scope], 1.0 - least_coverage)
-        ]
-        if not len(candidates):
-            return float(np.quantile(confidence[in_scope], 1.0 - least_coverage))
+        return float(np.quantile(in_scope[labels != out_index], 1.0 - least_coverage))
+    best = given.argmax(axis=1)
+    best = best + (best >= out_index)
+    candidates = np.unique(np.quantile(in_scope, np.linspace(0.0, 0.99, 120)))
 
     def worth(threshold: float) -> float:
-        decided = np.where(confidence >= threshold, best, out_index)
+        decided = np.where(in_scope >= threshold, best, out_index)
         return float(matthews_corrcoef(labels, decided, sample_weight=weights))
 
     # Neighbouring thresholds are averaged: the maximum of a ragged curve is partly luck.

@@ -19,7 +19,7 @@ _TRANSIENT = {408, 409, 425, 429}
 
 
 def _json_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """OpenAI, vLLM, llama.cpp's own server."""
+    """OpenAI, which refuses the other."""
     return {
         "type": "json_schema",
         "json_schema": {"name": "answer", "strict": True, "schema": schema},
@@ -27,11 +27,11 @@ def _json_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _json_object(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """The server of llama-cpp-python."""
+    """llama.cpp and llama-cpp-python; the latter answers the other with 500, as if it were broken."""
     return {"type": "json_object", "schema": schema}
 
 
-FORMATS = (_json_schema, _json_object)
+FORMATS = (_json_object, _json_schema)
 """Values of ``response_format``, tried in turn where a server answers that it is a bad request."""
 
 
@@ -81,7 +81,7 @@ class ChatEndpoint:
         temperature: float,
         seed: int,
     ) -> str:
-        """The answer's text, after the JSON ``schema`` if the server can. Raises :class:`EndpointFailed`."""
+        """The answer, after ``schema`` where the server can. Raises :class:`EndpointFailed`."""
         body: dict[str, Any] = {
             "model": self.model,
             "messages": [

@@ -54,17 +54,16 @@ def evaluate(test: TestSet, evidence: Evidence, model: IntentModel) -> Evaluatio
     out = labels.index(OUT_OF_SCOPE)
     truth = np.array([labels.index(example.intent) for example in test.examples])
     given, in_scope = probabilities(evidence, model.calibration, out)
-    joint = given * in_scope[:, None]
     threshold = model.calibration.threshold
-    best = joint.argmax(axis=1)
+    best = given.argmax(axis=1)
     best = best + (best >= out)
-    decided = np.where(joint.max(axis=1) >= threshold, best, out)
+    decided = np.where(in_scope >= threshold, best, out)
     inside = truth != out
     languages = np.array([example.language for example in test.examples])
     return Evaluation(
         name=test.name,
         n=len(truth),
-        fused=score(joint, given, truth, out, threshold),
+        fused=score(given, in_scope, truth, out, threshold),
         lm=_alone(evidence.lm, truth, out),
         ngram=_alone(evidence.ngram, truth, out),
         by_language={
@@ -84,17 +83,15 @@ def evaluate(test: TestSet, evidence: Evidence, model: IntentModel) -> Evaluatio
                 )
             ).most_common(25)
         ),
-        risk=_risk(joint.max(axis=1), best == truth),
+        risk=_risk(given.max(axis=1) * in_scope, best == truth),
         reliability=_reliability(given[inside].max(axis=1), best[inside] == truth[inside]),
     )
 
 
 def _alone(scores: Floats, truth: npt.NDArray[np.int64], out: int) -> Scores:
-    """One half by itself: its own probabilities, answering when its best guess is in scope."""
-    everything = np.exp(log_softmax(scores))
-    joint = np.delete(everything, out, axis=1)
+    """One half by itself: its own probabilities, answering when in scope is the likelier."""
     given = np.exp(log_softmax(np.delete(scores, out, axis=1)))
-    return score(joint, given, truth, out, threshold=0.5)
+    return score(given, np.float32(1.0) - np.exp(scores[:, out]), truth, out, threshold=0.5)
 
 
 def _hits(

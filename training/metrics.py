@@ -52,9 +52,9 @@ class Scores:
     ``accuracy``: right intents among in-scope messages, no threshold. ``macro_f1``: the same, mean over
     intents. ``mcc``: Matthews correlation of the decisions at the fixed threshold, out of scope as a
     class of its own (Gorodkin 2004; HINT3). ``coverage``: in-scope messages that got an answer.
-    ``out_recall``: out-of-scope messages that were recognised. ``auroc``: how well the confidence
-    parts in scope from out of scope. ``ece``: of the best intent's probability, in-scope messages,
-    given in scope.
+    ``out_recall``: out-of-scope messages that were recognised. ``auroc``: how well the probability of
+    being in scope parts in scope from out of scope. ``ece``: of the best intent's probability given in
+    scope, in-scope messages.
     """
 
     accuracy: Interval
@@ -66,14 +66,15 @@ class Scores:
     ece: float
 
 
-def score(joint: Floats, given: Floats, labels: Labels, out_index: int, threshold: float) -> Scores:
-    """``joint`` and ``given`` (n, in-scope labels): probabilities with and without the scope gate."""
-    best = joint.argmax(axis=1)
+def score(
+    given: Floats, in_scope: Floats, labels: Labels, out_index: int, threshold: float
+) -> Scores:
+    """``given`` (n, in-scope labels): probabilities given in scope; ``in_scope`` (n,): of that."""
+    best = given.argmax(axis=1)
     best = best + (best >= out_index)
-    confidence = joint.max(axis=1)
     inside = labels != out_index
     hits = best[inside] == labels[inside]
-    decided = np.where(confidence >= threshold, best, out_index)
+    decided = np.where(in_scope >= threshold, best, out_index)
     both = inside.any() and not inside.all()
     return Scores(
         accuracy=wilson(int(hits.sum()), int(inside.sum())),
@@ -89,6 +90,6 @@ def score(joint: Floats, given: Floats, labels: Labels, out_index: int, threshol
         mcc=float(matthews_corrcoef(labels, decided)),
         coverage=wilson(int((decided[inside] != out_index).sum()), int(inside.sum())),
         out_recall=wilson(int((decided[~inside] == out_index).sum()), int((~inside).sum())),
-        auroc=float(roc_auc_score(inside, confidence)) if both else math.nan,
+        auroc=float(roc_auc_score(inside, in_scope)) if both else math.nan,
         ece=calibration_error(given[inside].max(axis=1), hits),
     )

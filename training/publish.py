@@ -42,7 +42,7 @@ from app.classification.prompt import Prompt, normalise
 from app.domain import OUT_OF_SCOPE
 from training.adapter_files import Adapter, write_adapter
 from training.bases import MAX_MESSAGE_TOKENS, Base
-from training.calibrate import calibrate
+from training.calibrate import OUT_SHARE, calibrate
 from training.evaluate import Evaluation, TestSet, evaluate
 from training.examples import Example
 from training.report import write_report
@@ -84,6 +84,7 @@ def publish(
     golden: Sequence[str],
     threads: int,
     least_coverage: float = 0.0,
+    out_share: float = OUT_SHARE,
     progress: Progress = silent,
 ) -> Artifact:
     """Write the next version of ``draft.name``.
@@ -105,7 +106,7 @@ def publish(
         calibration = (
             held_out
             if isinstance(held_out, Calibration)
-            else _calibrate(classifier, held_out, least_coverage, progress)
+            else _calibrate(classifier, held_out, least_coverage, out_share, progress)
         )
         model = replace(classifier.model, calibration=calibration)
         classifier = Classifier(backend, model)
@@ -222,6 +223,7 @@ def _calibrate(
     classifier: Classifier,
     held_out: Sequence[Example],
     least_coverage: float,
+    out_share: float,
     progress: Progress,
 ) -> Calibration:
     labels = list(classifier.model.labels)
@@ -229,6 +231,7 @@ def _calibrate(
         weigh_all(classifier, held_out, progress, "held-out set"),
         np.array([labels.index(example.intent) for example in held_out]),
         labels.index(OUT_OF_SCOPE),
+        out_share=out_share,
         least_coverage=least_coverage,
     )
 

@@ -36,7 +36,8 @@ def read_shop_csv(
 
     ``known_intents`` (for a dev file) must hold every intent that occurs. Exact repetitions are
     dropped, unless ``repeated_count`` says that they are part of what is measured; empty texts are
-    skipped. One text under two intents is an error, as only its author can tell which is right. Raises :class:`BadTrainingFile`.
+    skipped. One text under two intents is an error, as only its author can tell
+    which is right. Raises :class:`BadTrainingFile`.
     """
     examples: list[Example] = []
     seen: dict[str, tuple[str, int]] = {}

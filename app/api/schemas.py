@@ -120,7 +120,7 @@ class ModelDetails(ModelSummary):
     digest: str | None = Field(None, description="sha256 of the manifest.")
     created: str | None = None
     threshold: float | None = Field(
-        None, description="The least confidence at which an intent is given out."
+        None, description="The least probability of being in scope at which an intent is given out."
     )
     max_message_tokens: int | None = None
     intents: list[IntentInfo] | None = None

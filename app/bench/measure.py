@@ -52,7 +52,7 @@ class Plan:
 
 
 QUICK = Plan(rounds=4, singles=12, crowd=48, generated=2, load_shares=(0.7,), load_seconds=7)
-USUAL = Plan(rounds=8, singles=20, crowd=96, generated=4, load_shares=(0.5, 0.8), load_seconds=20)
+USUAL = Plan(rounds=8, singles=20, crowd=96, generated=3, load_shares=(0.5, 0.8), load_seconds=20)
 FULL = Plan(
     rounds=12, singles=40, crowd=128, generated=8, load_shares=(0.5, 0.8, 5.0), load_seconds=60,
     cached=3000,

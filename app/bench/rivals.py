@@ -168,6 +168,7 @@ def _context_params(threads: int, tokens: int) -> Any:
     params.kv_unified = (
         True  # one cache for all sequences: batches of unequal lengths go in one pass
     )
+    params.swa_full = False  # as the service has it: 5 to 10% faster than the default
     params.no_perf = True
     return params
 

@@ -37,7 +37,8 @@ class Calibration:
     models' probabilities; their sum acts as an inverse temperature (Guo et al. 2017).
     ``scope_weights`` and ``scope_bias`` are a logistic regression on :data:`SCOPE_FEATURES`, scaled by
     ``scope_mean`` and ``scope_scale``: the probability that the message is in scope at all.
-    ``threshold`` is the least confidence at which the best intent is given out.
+    A message is answered from the probability ``threshold`` of being in scope on; how sure the best
+    intent is plays no part in that: a message between two intents is ambiguous, not out of scope.
     """
 
     lm_weight: float
@@ -131,6 +132,6 @@ def decide(
 def _prediction(joint: Floats, in_scope: float, intents: list[str], threshold: float) -> Prediction:
     ranking = tuple(IntentScore(intents[i], float(joint[i])) for i in np.argsort(-joint))
     best = ranking[0]
-    if best.confidence >= threshold:
+    if in_scope >= threshold:
         return Prediction(best.intent, best.confidence, in_scope=True, ranking=ranking)
     return Prediction(OUT_OF_SCOPE, 1.0 - in_scope, in_scope=False, ranking=ranking)

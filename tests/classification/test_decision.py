@@ -68,12 +68,12 @@ def test_ranking_and_out_of_scope_make_a_whole(evidence: Evidence, threshold: fl
 def test_the_best_intent_is_given_out_exactly_from_the_threshold_on(
     evidence: Evidence, threshold: float
 ):
-    """At or above it the best intent with its confidence; below it an honest out of scope."""
+    """From that probability of being in scope on, the best intent; below it an honest out of scope."""
     settings = calibration(threshold)
     _, in_scope = probabilities(evidence, settings, OUT)
     for prediction, p in zip(decide(evidence, settings, LABELS), in_scope, strict=True):
         best = prediction.ranking[0]
-        assert prediction.in_scope == (best.confidence >= threshold)
+        assert prediction.in_scope == (float(p) >= threshold)
         if prediction.in_scope:
             assert (prediction.intent, prediction.confidence) == (best.intent, best.confidence)
         else:

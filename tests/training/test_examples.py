@@ -47,7 +47,9 @@ def test_seeds_are_read_from_their_places(tmp_path: Path):
 
 def test_slots_that_normalising_has_broken_are_left_out(tmp_path: Path):
     """A slot is a substring of the text as the model sees it, or it is none."""
-    write(tmp_path / "en" / "gift.jsonl", {"text": "a  b", "slots": {"product": "a  b", "code": "b"}})
+    write(
+        tmp_path / "en" / "gift.jsonl", {"text": "a  b", "slots": {"product": "a  b", "code": "b"}}
+    )
     (seed,) = read_seeds(tmp_path)
     assert seed.slots == {"code": "b"}
 

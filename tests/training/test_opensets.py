@@ -107,7 +107,11 @@ def test_positives_are_dosed_and_mapped(tmp_path: Path, put: Put):
 def test_negatives_leave_out_what_a_shop_could_mean(tmp_path: Path, put: Put):
     """Another assistant's "where is my order" is neither a positive nor a negative."""
     content = {
-        "train": [["where is my order", "order_status"], ["hello", "greeting"], ["wake me", "alarm"]],
+        "train": [
+            ["where is my order", "order_status"],
+            ["hello", "greeting"],
+            ["wake me", "alarm"],
+        ],
         "oos_train": [["who won", "oos"]],
     }
     put("clinc150/data_full.json", json.dumps(content))

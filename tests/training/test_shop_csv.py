@@ -51,7 +51,12 @@ def test_what_is_left_out_is_told(shop: Path):
     found = read_shop_csv(shop)
     assert [len(example.text) for example in found.examples] == [2, shop_csv.MAX_CHARACTERS]
     said = "\n".join(found.warnings)
-    for words in ("1 rows without text", "1 repeated", "1 texts were cut", "fewer than 5 examples: a, b"):
+    for words in (
+        "1 rows without text",
+        "1 repeated",
+        "1 texts were cut",
+        "fewer than 5 examples: a, b",
+    ):
         assert words in said
 
 

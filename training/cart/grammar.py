@@ -8,11 +8,13 @@ as in ``[mal] {} od 330 ml``, or is a phrase of its own.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 _BRACES = re.compile(r"\{([^{}]+)\}")
 _ADJECTIVE = re.compile(r"\[([^\[\]]+)\]")
 _GENDER = re.compile(r"^(m|f|n|fa|mp|fp|p):")
+_PLURALS = frozenset(("p", "mp", "fp"))
 _SOFT = ("š", "č", "ć", "ž", "đ", "j", "c")
 # Croatian endings by gender: nominative, accusative, with 2-4, with 5 and more, genitive.
 _CROATIAN = {
@@ -44,8 +46,14 @@ class NounPhrase:
     def add(self, before: str = "", after: str = "") -> NounPhrase:
         """The same phrase with a word in front or behind, such as a brand."""
         forms = (self.nominative, self.accusative, self.few, self.many, self.genitive)
-        changed = (" ".join(f"{before} {form} {after}".split()) for form in forms)
-        return NounPhrase(*changed, self.gender, self.plural_only)
+        changed = [" ".join(f"{before} {form} {after}".split()) for form in forms]
+        return NounPhrase.of(changed, self.gender, plural_only=self.plural_only)
+
+    @classmethod
+    def of(cls, forms: Sequence[str], gender: str, *, plural_only: bool = False) -> NounPhrase:
+        """From the five forms in the order of the fields."""
+        nominative, accusative, few, many, genitive = forms
+        return cls(nominative, accusative, few, many, genitive, gender, plural_only)
 
 
 def read_phrase(language: str, written: str, head: str = "") -> NounPhrase:
@@ -67,7 +75,7 @@ def _split_gender(written: str) -> tuple[str, str]:
 
 
 def _decline(language: str, gender: str, template: str) -> NounPhrase:
-    plural_only = gender.endswith("p")
+    plural_only = gender in _PLURALS
     if language == "en" and "{" not in template and "|" in template:
         template = f"{{{template}}}"
     forms = []
@@ -78,14 +86,14 @@ def _decline(language: str, gender: str, template: str) -> NounPhrase:
             _ADJECTIVE.sub(lambda m: _adjective(language, gender, m[1], case, place), text)  # noqa: B023
         )
     gender = {"fp": "f", "mp": "m", "p": "m"}.get(gender, gender)
-    return NounPhrase(*forms, gender, plural_only)
+    return NounPhrase.of(forms, gender, plural_only=plural_only)
 
 
 def _noun(language: str, gender: str, written: str, case: int) -> str:
     forms = written.split("|")
     if language == "hr":
         return _croatian_noun(gender, forms, case)
-    if gender.endswith("p") or case not in {2, 3}:
+    if gender in _PLURALS or case not in {2, 3}:
         return forms[0]
     if len(forms) > 1:
         return forms[1]
@@ -100,7 +108,7 @@ def _croatian_noun(gender: str, forms: list[str], case: int) -> str:
     """
     if len(forms) == 1:
         return forms[0]
-    if gender.endswith("p"):
+    if gender in _PLURALS:
         nominative, accusative, genitive = forms[0], forms[-2], forms[-1]
         return (nominative, accusative, nominative, genitive, genitive)[case]
     nominative, genitive, many = forms[0], forms[-2], forms[-1]
@@ -110,7 +118,7 @@ def _croatian_noun(gender: str, forms: list[str], case: int) -> str:
 
 def _adjective(language: str, gender: str, stem: str, case: int, place: int) -> str:
     if language == "es":
-        return _spanish_adjective(gender, stem, plural_form=gender.endswith("p") or place == 1)
+        return _spanish_adjective(gender, stem, plural_form=gender in _PLURALS or place == 1)
     soft = stem.endswith(("'", *_SOFT))
     stem = stem.rstrip("'")
     ending = _CROATIAN[gender][case]

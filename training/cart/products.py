@@ -27,8 +27,8 @@ class Product:
 
     ``family`` is the concept that its head noun names, shared by the three languages: a family
     stands on one side of the splits. ``plain`` products are what the bare head means even beside
-    others of the family. ``general`` mentions are the head alone, ``exact`` ones tell the product
-    from its family.
+    others of the family. ``general`` mentions are the head alone (none where nobody would
+    call it that: a fountain pen is no "kemijska"), ``exact`` ones tell it from its family.
     """
 
     name: str
@@ -64,7 +64,11 @@ def read_products(language: str) -> tuple[Product, ...]:
                 split=row["split"],
                 units=_units(row["name"], row.get("units", ())),
                 plain=row.get("plain", False),
-                general=tuple(read_phrase(language, head, head) for head in heads),
+                general=tuple(
+                    read_phrase(language, head, head)
+                    for head in heads
+                    if row.get("called_by_head", True)
+                ),
                 exact=tuple(exact),
             )
         )

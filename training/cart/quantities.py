@@ -41,7 +41,6 @@ _CROATIAN_UNITS = {
     "kanta": ("f", "kanta", "kantu", "kante", "kanti"),
 }
 _SPANISH_FEMININE = {"lata", "botella", "bolsa", "caja", "tableta", "barra", "pastilla"}
-_PAIRS = {"pair", "par"}
 _COUNTS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12)
 _WEIGHTS = (40, 20, 11, 7, 5, 5, 2, 2, 1, 3, 3)
 _RARE = (11, 14, 15, 16, 18, 20, 24, 25, 30, 36, 40, 48, 50, 60, 75, 99)
@@ -63,6 +62,12 @@ def number_text(language: str, number: int, gender: str, rng: random.Random) -> 
     return word if word and rng.random() < 0.6 else str(number)
 
 
+def standing_number(language: str, number: int, gender: str, rng: random.Random) -> str:
+    """A number without its noun: Spanish says uno, not un."""
+    text = number_text(language, number, gender, rng)
+    return "uno" if text == "un" else text
+
+
 def counting_gender(phrase: NounPhrase) -> str:
     """The gender in which a number stands alone: plurals are counted in masculine units."""
     return "m" if phrase.plural_only else phrase.gender
@@ -82,7 +87,6 @@ def counted(
 
     ``explicit`` always tells the number, also when it is one; ``nominative`` is for lists.
     """
-    pair = bool(_PAIRS & set(units))
     roll = rng.random()
     one = phrase.nominative if nominative else phrase.accusative
     if number == 1 and not explicit and roll < 0.6:
@@ -90,18 +94,25 @@ def counted(
     if roll < 0.12:
         style = rng.choice(("{n}x {p}", "{n} x {p}", "{p} x{n}", "{p} x {n}", "{n}× {p}"))
         return style.format(n=number, p=phrase.nominative)
-    if number in {6, 12, 24} and roll < 0.4 and not phrase.plural_only:
-        return _dozens(language, phrase.many, number)
-    if number == 2 and roll < 0.3 and not phrase.plural_only and not pair and language != "hr":
-        return f"{'a couple of' if language == 'en' else 'un par de'} {phrase.few}"
     if units and (phrase.plural_only or roll > 0.8):
         return _in_units(language, phrase, number, rng.choice(units), rng)
     if phrase.plural_only:
         return f"{number}x {phrase.nominative}" if number > 1 or explicit else one
+    return _in_words(language, phrase, number, rng, roll)
+
+
+def _in_words(
+    language: str, phrase: NounPhrase, number: int, rng: random.Random, roll: float
+) -> str:
+    if number in {6, 12, 24} and roll < 0.4:
+        return _dozens(language, phrase.many, number)
+    if number == 2 and roll < 0.3 and language != "hr":  # "par" is also a vague few in Croatian
+        return f"{'a couple of' if language == 'en' else 'un par de'} {phrase.few}"
     numeral = number_text(language, number, phrase.gender, rng)
-    if number == 1:
-        return f"{numeral} {phrase.accusative}"
-    return f"{numeral} {after_number(phrase, number, language)}"
+    form = phrase.accusative if number == 1 else after_number(phrase, number, language)
+    if form[0].isdigit() and numeral.isdigit():
+        numeral += "x"  # "2 20w chargers" would read as 220
+    return f"{numeral} {form}"
 
 
 def after_number(phrase: NounPhrase, number: int, language: str = "hr") -> str:
@@ -147,12 +158,10 @@ def _dozens(language: str, many: str, number: int) -> str:
     return f"{words[language][number]} {many}"
 
 
-def _in_units(
-    language: str, phrase: NounPhrase, number: int, unit: str, rng: random.Random
-) -> str:
+def _in_units(language: str, phrase: NounPhrase, number: int, unit: str, rng: random.Random) -> str:
     if language == "hr":
         gender, *forms = _CROATIAN_UNITS[unit]
-        counted_unit = NounPhrase(*forms, forms[0], gender, plural_only=False)
+        counted_unit = NounPhrase.of([*forms, forms[0]], gender)
         numeral = number_text("hr", number, gender, rng)
         return f"{numeral} {after_number(counted_unit, number)} {phrase.genitive}"
     gender = "f" if unit in _SPANISH_FEMININE else "m"

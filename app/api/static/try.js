@@ -39,17 +39,12 @@ function element(tag, className, content) {
   return made;
 }
 
-function bar(scored, chosen, threshold) {
+function bar(scored, chosen) {
   const item = element("li", chosen ? "chosen" : "");
   const track = element("div", "track");
   track.setAttribute("aria-hidden", "true");
   const fill = element("div", "fill");
   track.append(fill);
-  if (threshold !== undefined) {
-    const mark = element("div", "mark");
-    mark.style.left = `${threshold * 100}%`;
-    track.append(mark);
-  }
   item.append(
     element("span", "name", readable(scored.intent)),
     track,
@@ -79,10 +74,10 @@ function showDecision(request, found, roundTrip) {
   scope.classList.toggle("out", !found.in_scope);
   const threshold = thresholds[found.model.name];
   byId("bars").replaceChildren(...found.ranking.map(
-    (scored) => bar(scored, scored.intent === found.intent, threshold),
+    (scored) => bar(scored, scored.intent === found.intent),
   ));
   byId("threshold").textContent = threshold === undefined ? ""
-    : `The line marks ${percent(threshold)}: below it the service gives no intent.`;
+    : `It gives an intent when it is at least ${percent(threshold)} sure that the message is in its scope.`;
   facts([
     ["queue", milliseconds(found.timings_ms.queue)],
     ["inference", milliseconds(found.timings_ms.inference)],

@@ -1,0 +1,144 @@
+"""Cart data: sources, generated rows and their check."""
+
+from __future__ import annotations
+
+import random
+import re
+from dataclasses import asdict
+
+import pytest
+
+from training.cart.dataset import dataset_counts, source_counts, write_dataset
+from training.cart.generation import SHARES, generate_kind
+from training.cart.phrasings import SLOT, read_phrasings
+from training.cart.products import DATA, products_of, read_products
+from training.cart.surface import finish
+from training.cart.validation import check_row, check_splits
+from training.examples import LANGUAGES, read_rows
+
+SOUND = {
+    "catalog": ["Green Tea 20 bags", "Green Tea with Mint 20 bags"],
+    "text": "two green teas",
+    "actions": [{"action": "add", "product": "Green Tea 20 bags", "quantity": 2}],
+    "language": "en",
+    "kind": "single",
+    "family": "add",
+    "heldout": False,
+    "mentions": ["green tea"],
+}
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_enough_is_written_by_hand(language):
+    """At least 220 products over 12 trades, 60 ways to add and 50 to remove, in each language."""
+    counts = source_counts()[language]
+    assert counts["products"] >= 220
+    assert counts["trades"] >= 12
+    assert counts["phrasings"]["add"] >= 60
+    assert counts["phrasings"]["remove"] >= 50
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_sources_are_sound(language):
+    """No name twice, no family on two sides, every form resolved, every slot known."""
+    products = read_products(language)
+    assert len({p.name for p in products}) == len(products)
+    for product in products:
+        for phrase in (*product.exact, *product.general):
+            forms = (phrase.nominative, phrase.accusative, phrase.few, phrase.many, phrase.genitive)
+            assert not any(mark in form for form in forms for mark in "{}[]|:")
+    known = {"", "num", "nom", "the", "bare", "gen", "pl", "n", "d", "old", "oldn", "oldd", "it",
+             "is", "was", "lo"}  # fmt: skip
+    for phrasings in read_phrasings(language).values():
+        for phrasing in phrasings:
+            assert {form for _, form in SLOT.findall(phrasing.text)} <= known
+            assert set(phrasing.roles) <= {"a", "b", "r", "x", "p", "q", "n", "list", "rlist"}
+    assert check_splits({}) == []
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("kind", sorted(SHARES))
+def test_rows_of_every_kind_pass_their_check(kind, language):
+    """Whatever is drawn is in the catalog, whole, and fits no other product better."""
+    rng = random.Random(f"{kind}{language}")
+    for _ in range(40):
+        row = generate_kind(kind, language, "test", rng)
+        assert check_row(asdict(row)) == []
+        assert row.kind == kind
+
+
+def test_same_seed_same_rows(tmp_path):
+    """A seed fixes every byte; another seed draws other rows."""
+    for name, seed in (("one", 1), ("again", 1), ("other", 2)):
+        write_dataset(tmp_path / name, seed, train=60, dev=12, test=8)
+    one, again, other = (
+        (tmp_path / n / "train.jsonl").read_bytes() for n in ("one", "again", "other")
+    )
+    assert one == again
+    assert one != other
+    counts = dataset_counts(tmp_path / "one")
+    assert counts["train"]["rows"] == 60
+    assert counts["test"]["by_language"] == {"en": 8, "hr": 8, "es": 8}
+
+
+def test_training_sees_no_heldout_phrasing_and_no_test_product(tmp_path):
+    """Names and phrasings that are measured on stay out of training."""
+    write_dataset(tmp_path, 3, train=300, dev=30, test=30)
+    rows = read_rows(tmp_path / "train.jsonl")
+    assert not any(row["heldout"] for row in rows)
+    listed = {name.casefold() for row in rows for name in row["catalog"]}
+    for language in LANGUAGES:
+        assert not listed & {p.name.casefold() for p in products_of(language, "test")}
+    tested = read_rows(tmp_path / "test.jsonl")
+    assert any(row["heldout"] for row in tested)
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ({"actions": [{"action": "add", "product": "Tea", "quantity": 2}]}, "not in the catalog"),
+        ({"actions": [{"action": "add", "product": "Green Tea 20 bags", "quantity": 0}]}, "1 to 99"),
+        ({"actions": [{"action": "add", "product": "Green Tea 20 bags", "quantity": 1.5}]}, "1 to 99"),
+        ({"actions": [{"action": "set", "product": "Green Tea 20 bags", "quantity": 1}]}, "unknown"),
+        ({"mentions": ["green tea with mint"]}, "better"),
+        ({"text": "add {a}"}, "slot"),
+        ({"kind": "absent"}, "disagree"),
+        ({"kind": "several"}, "two to four"),
+        ({"candidates": ["Green Tea 20 bags", "Tea"]}, "candidates"),
+    ],
+)  # fmt: skip
+def test_the_check_names_each_fault(change, fault):
+    """A row with one thing wrong is told by that thing."""
+    assert check_row(SOUND) == []
+    assert any(fault in told for told in check_row({**SOUND, **change}))
+
+
+def test_a_leaked_product_is_found():
+    """A test product in a training catalog fails the split check, in whatever spelling."""
+    name = products_of("en", "test")[0].name
+    row = {**SOUND, "catalog": [f"Brand {name.upper()}"]}
+    assert any("training" in fault for fault in check_splits({"train": [row]}))
+
+
+def test_slips_leave_numbers_alone():
+    """A typo never touches digits or number words, nor strips a decimal point."""
+    rng = random.Random(5)
+    for _ in range(300):
+        text = finish("remove twelve of the 1.5 l mineral waters", "en", rng, slips=2)
+        assert "twelve" in text.casefold()
+        assert "1.5" in text
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_no_head_noun_stands_on_two_sides(language):
+    """A noun that names tested products names no trained one, in heads and in mentions."""
+    sides = {}
+    for row in read_rows(DATA / f"products.{language}.jsonl"):
+        for written in (*row["heads"], *row["mentions"]):
+            bare = re.sub(r"^(m|f|n|fa|mp|fp|p):", "", written)
+            braced = re.search(r"\{([^}|]+)", bare)
+            if "{}" in bare or not (braced or "|" in bare or written in row["heads"]):
+                continue
+            noun = (braced[1] if braced else bare.split("|")[0]).split()[-1]
+            sides.setdefault(noun, set()).add(row["split"])
+    assert not [noun for noun, found in sides.items() if len(found) > 1]

@@ -1,0 +1,72 @@
+"""Forms of mentions and quantities in three languages."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from training.cart.grammar import read_phrase
+from training.cart.quantities import after_number, counted, definite
+
+WATER = "f:[kokosov] {voda|vodu|vode|voda}"
+
+
+def test_croatian_adjectives_agree_in_every_case():
+    """A mention declines with its head: one, two to four, five and more, without."""
+    phrase = read_phrase("hr", "[mal] {} od 330 ml", WATER)
+    assert phrase.nominative == "mala kokosova voda od 330 ml"
+    assert phrase.accusative == "malu kokosovu vodu od 330 ml"
+    assert phrase.few == "male kokosove vode od 330 ml"
+    assert phrase.many == "malih kokosovih voda od 330 ml"
+    assert phrase.genitive == "male kokosove vode od 330 ml"
+
+
+def test_croatian_masculine_neuter_and_soft_stems():
+    """Soft stems take -e-, masculine objects keep their nominative."""
+    tea = read_phrase("hr", "[zelen] {}", "m:{čaj|čaja|čajeva}")
+    assert (tea.accusative, tea.few, tea.genitive) == ("zeleni čaj", "zelena čaja", "zelenog čaja")
+    milk = read_phrase("hr", "[svjež'] {}", "n:{mlijeko|mlijeka|mlijeka}")
+    assert (milk.nominative, milk.genitive) == ("svježe mlijeko", "svježeg mlijeka")
+    socks = read_phrase("hr", "[vunen] {}", "fp:{čarape|čarapa}")
+    assert (socks.accusative, socks.genitive) == ("vunene čarape", "vunenih čarapa")
+
+
+def test_spanish_adjectives_agree_and_water_takes_el():
+    """Gender and number reach the adjective; a feminine with stressed a takes "el"."""
+    shirt = read_phrase("es", "{} [negro]", "f:{camiseta}")
+    assert (shirt.nominative, shirt.many) == ("camiseta negra", "camisetas negras")
+    water = read_phrase("es", "{} [pequeño]", "fa:{agua} de coco")
+    assert definite("es", water) == "el agua de coco pequeña"
+    assert read_phrase("es", "{} [marrón]", "m:{cargador|cargadores}").many == "cargadores marrones"
+
+
+def test_english_plural_stands_on_the_head():
+    """The head takes the plural, not the words around it."""
+    assert read_phrase("en", "black {} size L", "t-shirt").many == "black t-shirts size L"
+    assert read_phrase("en", "loaf|loaves", "loaf|loaves").many == "loaves"
+    assert read_phrase("en", "p:jeans", "p:jeans").plural_only
+
+
+@pytest.mark.parametrize(
+    ("number", "form"),
+    [(1, "vodu"), (2, "vode"), (4, "vode"), (5, "voda"), (11, "voda"), (12, "voda"), (21, "vodu"),
+     (22, "vode"), (25, "voda"), (99, "voda")],
+)  # fmt: skip
+def test_croatian_numbers_choose_the_form(number, form):
+    """22 counts like 2, 21 like 1, 12 like 5."""
+    phrase = read_phrase("hr", "f:{voda|vodu|vode|voda}")
+    assert after_number(phrase, number) == form
+
+
+def test_plurals_are_counted_in_units_or_by_sign():
+    """Nobody orders "two nappies" and means two packs: packs or a multiplication sign say it."""
+    rng = random.Random(1)
+    for language, head, unit in (
+        ("en", "p:nappies", "pack"), ("hr", "fp:{pelene|pelena}", "paket"),
+        ("es", "mp:{pañales}", "paquete"),
+    ):  # fmt: skip
+        phrase = read_phrase(language, head, head)
+        for _ in range(50):
+            text = counted(language, phrase, 2, (unit,), rng)
+            assert unit in text or "x" in text or "×" in text

@@ -1,0 +1,101 @@
+"""Catalogs of 5 to 60 products around those that a message is about."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+
+from training.cart.grammar import NounPhrase
+from training.cart.matching import fit
+from training.cart.products import Product, products_of, restyle
+from training.examples import LANGUAGES, Split
+
+SMALLEST, LARGEST = 5, 60
+
+
+class Catalog:
+    """What a shop lists, as one message sees it."""
+
+    def __init__(self, products: Sequence[Product]) -> None:
+        self.products = tuple(products)
+        self.names = tuple(product.name for product in products)
+
+    def siblings(self, product: Product) -> list[Product]:
+        """Others of the same family."""
+        return [p for p in self.products if p.family == product.family and p.name != product.name]
+
+    def mentions(self, product: Product) -> list[NounPhrase]:
+        """Phrases that mean this product and no other of the catalog."""
+        alone = not self.siblings(product)
+        phrases = [*product.exact, *(product.general if alone or product.plain else ())]
+        return [phrase for phrase in phrases if self.means(phrase.nominative, product)]
+
+    def means(self, mention: str, product: Product) -> bool:
+        """Whether no other product fits the mention better.
+
+        A product of another family may not even fit as well. Within the family the hand-written
+        mention tells them apart, and the trigrams may only not contradict it.
+        """
+        own = fit(mention, product.name)
+        for other in self.products:
+            if other.name == product.name:
+                continue
+            score = fit(mention, other.name)
+            related = other.family == product.family
+            if score > own + 0.05 if related else score >= own:
+                return False
+        return True
+
+    def lacks(self, product: Product, mention: str) -> bool:
+        """Whether a mention of a product from outside fits nothing here."""
+        for other in self.products:
+            score = fit(mention, other.name)
+            if other.family == product.family:
+                if score > 0.75 * fit(mention, product.name):
+                    return False
+            elif score >= 0.6:
+                return False
+        return True
+
+
+def draw_catalog(
+    language: str, split: Split, rng: random.Random, *, without: str | None = None
+) -> Catalog:
+    """Some whole or partial families as hard distractors, the rest at random.
+
+    Every tenth catalog lists some products in the other languages, as real shops do. ``without``
+    keeps a family out.
+    """
+    pool = [p for p in products_of(language, split) if p.family != without]
+    most = min(LARGEST, len(pool) - 2)
+    size = round(math.exp(rng.uniform(math.log(SMALLEST), math.log(most))))
+    chosen: dict[str, Product] = {}
+    for family in rng.sample(sorted({p.family for p in pool}), rng.randint(1, max(1, size // 8))):
+        members = [p for p in pool if p.family == family]
+        for product in rng.sample(members, min(len(members), max(2, size - len(chosen)))):
+            chosen[product.base] = product
+    others = [p for p in pool if p.base not in chosen]
+    for product in rng.sample(others, max(0, min(len(others), size - len(chosen)))):
+        chosen[product.base] = product
+    listed = list(chosen.values())[:size]
+    if rng.random() < 0.1:
+        listed = _mix_languages(listed, language, split, rng)
+    styled: dict[str, Product] = {}
+    for product in listed:
+        other = restyle(product, split, rng) if rng.random() < 0.7 else product
+        styled.setdefault(other.name.casefold(), other)
+    products = list(styled.values())
+    rng.shuffle(products)
+    return Catalog(products)
+
+
+def _mix_languages(
+    listed: list[Product], language: str, split: Split, rng: random.Random
+) -> list[Product]:
+    """Up to a third in other languages; of families that are listed in the own one, none."""
+    other = rng.choice([code for code in LANGUAGES if code != language])
+    families = {product.family for product in listed}
+    strangers = [p for p in products_of(other, split) if p.family not in families]
+    count = min(len(strangers), len(listed) // 3)
+    return [*listed[: len(listed) - count], *rng.sample(strangers, count)]

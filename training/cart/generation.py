@@ -1,0 +1,300 @@
+"""Rows of cart data: a catalog, a message and what the cart must do."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from training.cart.catalogs import draw_catalog
+from training.cart.matching import fit
+from training.cart.phrasings import Item, Phrasing, accepts, read_phrasings, render
+from training.cart.products import Product, products_of
+from training.cart.quantities import draw_quantity
+from training.cart.surface import finish
+from training.examples import Split
+
+Kind = Literal["single", "several", "absent", "no_action", "adversarial", "ambiguous"]
+SHARES: dict[Kind, float] = {
+    "single": 0.46, "several": 0.2, "absent": 0.09, "no_action": 0.08, "adversarial": 0.14,
+    "ambiguous": 0.03,
+}  # fmt: skip
+_PUTS_IN, _TAKES_OUT = "ab", "r"
+
+
+@dataclass(frozen=True, slots=True)
+class CartRow:
+    """A labelled message. ``mentions`` stand beside ``actions``, in the order of the message.
+
+    ``family`` tells the phrasing and ``heldout`` whether it is one that is not trained on.
+    ``candidates`` are the products that an ambiguous mention fits equally.
+    """
+
+    catalog: tuple[str, ...]
+    text: str
+    actions: tuple[dict[str, Any], ...]
+    language: str
+    kind: Kind
+    family: str
+    heldout: bool
+    mentions: tuple[str, ...] = ()
+    candidates: tuple[str, ...] = field(default=())
+
+
+class _DrawAgain(Exception):
+    """This catalog, phrasing or product does not suit; another draw will."""
+
+
+def generate(language: str, split: Split, rng: random.Random) -> CartRow:
+    """One row, of a kind drawn by :data:`SHARES`."""
+    kind = rng.choices(tuple(SHARES), tuple(SHARES.values()))[0]
+    return generate_kind(kind, language, split, rng)
+
+
+def generate_kind(kind: Kind, language: str, split: Split, rng: random.Random) -> CartRow:
+    makers: dict[Kind, Callable[[_Draw], CartRow]] = {
+        "single": _single, "several": _several, "absent": _absent, "no_action": _no_action,
+        "adversarial": _adversarial, "ambiguous": _ambiguous,
+    }  # fmt: skip
+    while True:
+        try:
+            return makers[kind](_Draw(language, split, rng))
+        except _DrawAgain:
+            continue
+
+
+class _Draw:
+    """What one row is drawn from."""
+
+    def __init__(self, language: str, split: Split, rng: random.Random) -> None:
+        self.language = language
+        self.split = split
+        self.rng = rng
+        self.catalog = draw_catalog(language, split, rng)
+        self.taken: set[str] = set()
+
+    def phrasing(self, *uses: str) -> Phrasing:
+        """Training sees no held-out phrasing; dev and test take every second row from those."""
+        every = read_phrasings(self.language)
+        weights = [len(every[use]) for use in uses]
+        rows = every[self.rng.choices(uses, weights)[0]]
+        heldout = self.split != "train" and self.rng.random() < 0.5
+        rows = tuple(row for row in rows if row.heldout == heldout) or rows
+        if self.split == "train":
+            rows = tuple(row for row in rows if not row.heldout)
+        if not rows:
+            raise _DrawAgain
+        return self.rng.choice(rows)
+
+    def item(self, phrasing: Phrasing, role: str, among: list[Product] | None = None) -> Item:
+        """A product that no other item of the message names, and a mention that fits the slot."""
+        pool = self.catalog.products if among is None else among
+        products = [p for p in pool if p.language == self.language and p.name not in self.taken]
+        if not products:
+            raise _DrawAgain
+        product = self.rng.choice(products)
+        mentions = [m for m in self.catalog.mentions(product) if accepts(phrasing, role, m)]
+        if not mentions:
+            raise _DrawAgain
+        self.taken.add(product.name)
+        item = Item(product, self.rng.choice(mentions))
+        if role in phrasing.roles:
+            least, most = phrasing.quantity_range(role)
+            item.quantity = 1 if most == 1 else draw_quantity(self.rng, least)
+        else:
+            item.quantity = draw_quantity(self.rng)
+        while item.taken_back == item.quantity:
+            item.taken_back = draw_quantity(self.rng)
+        if "oldn" in phrasing.roles.get(role, ()) and item.taken_back == 1:
+            item.taken_back = item.quantity + 1
+        return item
+
+    def text(
+        self,
+        phrasing: Phrasing,
+        items: dict[str, Item],
+        lists: dict[str, list[Item]] | None = None,
+        slips: int | None = None,
+    ) -> str:
+        written = render(self.language, phrasing, items, lists or {}, self.rng)
+        if slips is None:
+            slips = 1 if self.rng.random() < 0.1 else 0
+        return finish(written, self.language, self.rng, slips)
+
+    def row(
+        self,
+        kind: Kind,
+        phrasing: Phrasing,
+        text: str,
+        actions: list[tuple[str, Item]],
+        family: str | None = None,
+        candidates: tuple[str, ...] = (),
+    ) -> CartRow:
+        return CartRow(
+            catalog=self.catalog.names,
+            text=text,
+            actions=tuple(
+                {"action": action, "product": item.product.name, "quantity": item.quantity}
+                for action, item in actions
+            ),
+            language=self.language,
+            kind=kind,
+            family=f"{family}:{phrasing.identity}" if family else phrasing.identity,
+            heldout=phrasing.heldout,
+            mentions=tuple(item.mention for _, item in actions),
+            candidates=candidates,
+        )
+
+
+def _single(draw: _Draw) -> CartRow:
+    use = draw.rng.choices(("add", "remove", "more", "less"), (55, 35, 6, 4))[0]
+    phrasing = draw.phrasing(use)
+    return _one_role(draw, "single", phrasing)
+
+
+def _one_role(
+    draw: _Draw, kind: Kind, phrasing: Phrasing, slips: int | None = None, family: str | None = None
+) -> CartRow:
+    role = next(iter(phrasing.roles))
+    item = draw.item(phrasing, role)
+    action = "add" if role in _PUTS_IN else "remove"
+    text = draw.text(phrasing, {role: item}, slips=slips)
+    return draw.row(kind, phrasing, text, [(action, item)], family)
+
+
+def _several(draw: _Draw) -> CartRow:
+    phrasing = draw.phrasing("several", "rseveral", "mixed")
+    items: dict[str, Item] = {}
+    lists: dict[str, list[Item]] = {}
+    actions: list[tuple[str, Item]] = []
+    left = 4 - len(phrasing.roles) + 1
+    for role in phrasing.roles:  # in the order of the message
+        if role in {"list", "rlist"}:
+            size = draw.rng.choice((2, 2, 3)) if left > 2 else 2
+            lists[role] = [draw.item(phrasing, "") for _ in range(size + (left == 4) // 2)]
+            actions += [("add" if role == "list" else "remove", item) for item in lists[role]]
+        else:
+            items[role] = draw.item(phrasing, role)
+            actions.append(("add" if role in _PUTS_IN else "remove", items[role]))
+    return draw.row("several", phrasing, draw.text(phrasing, items, lists), actions)
+
+
+def _absent(draw: _Draw) -> CartRow:
+    """Asks for what the catalog has not: another family, or an unlisted variant of a listed one."""
+    phrasing = draw.phrasing("add", "remove")
+    role = next(iter(phrasing.roles))
+    item = _missing(draw, phrasing, role)
+    return draw.row("absent", phrasing, draw.text(phrasing, {role: item}), [])
+
+
+def _missing(draw: _Draw, phrasing: Phrasing, role: str) -> Item:
+    bases = {product.base for product in draw.catalog.products}
+    families = {product.family for product in draw.catalog.products}
+    sibling = draw.rng.random() < 0.25
+    outside = [
+        p
+        for p in products_of(draw.language, draw.split)
+        if p.base not in bases and (p.family in families) == sibling
+    ]
+    if not outside:
+        raise _DrawAgain
+    product = draw.rng.choice(outside)
+    phrases = product.exact if sibling else (*product.exact, *product.general)
+    phrase = draw.rng.choice(phrases)
+    if not accepts(phrasing, role, phrase) or not draw.catalog.lacks(product, phrase.nominative):
+        raise _DrawAgain
+    if sibling and fit(phrase.nominative, product.name) < 0.6:
+        raise _DrawAgain  # "the small one" could be any size when the right one is not listed
+    least, most = phrasing.quantity_range(role)
+    return Item(product, phrase, 1 if most == 1 else draw_quantity(draw.rng, least))
+
+
+def _no_action(draw: _Draw) -> CartRow:
+    phrasing = draw.phrasing("none", "setq")
+    items = {role: draw.item(phrasing, role) for role in phrasing.roles if role in {"p", "q"}}
+    family = "set_quantity" if phrasing.use == "setq" else None
+    return draw.row("no_action", phrasing, draw.text(phrasing, items), [], family)
+
+
+def _adversarial(draw: _Draw) -> CartRow:
+    """What trips simple rules: turns, negation, slips, look-alike names, partly unlisted wishes."""
+    turn = draw.rng.choices(
+        ("change", "negate", "typo", "contained", "partly_absent"), (32, 24, 20, 16, 8)
+    )[0]
+    if turn == "typo":
+        return _one_role(draw, "adversarial", draw.phrasing("add", "remove"), 2, "typo")
+    if turn == "contained":
+        return _contained(draw)
+    if turn == "partly_absent":
+        phrasing = draw.phrasing("several", "rseveral")
+        role = next(iter(phrasing.roles))
+        item, missing = draw.item(phrasing, role), _missing(draw, phrasing, role)
+        item.quantity, missing.quantity = draw_quantity(draw.rng), draw_quantity(draw.rng)
+        both = [item, missing]
+        draw.rng.shuffle(both)
+        action = "add" if role == "list" else "remove"
+        text = draw.text(phrasing, {}, {role: both})
+        return draw.row("adversarial", phrasing, text, [(action, item)], turn)
+    return _turned(draw, draw.phrasing(turn))
+
+
+def _turned(draw: _Draw, phrasing: Phrasing) -> CartRow:
+    """Change of mind or negation: of two products only one is meant, by preference of a family."""
+    items: dict[str, Item] = {}
+    roles = sorted(phrasing.roles)  # a or r before x
+    for role in roles:
+        among = None
+        if role == "x" and draw.rng.random() < 0.6:
+            among = draw.catalog.siblings(items[roles[0]].product) or None
+        items[role] = draw.item(phrasing, role, among)
+    actions = [
+        ("add" if role in _PUTS_IN else "remove", items[role]) for role in roles if role != "x"
+    ]
+    return draw.row("adversarial", phrasing, draw.text(phrasing, items), actions)
+
+
+def _contained(draw: _Draw) -> CartRow:
+    """A product whose siblings are listed, or that bears a number in its name or mention."""
+    phrasing = draw.phrasing("add", "remove")
+    role = next(iter(phrasing.roles))
+    hard = [
+        p
+        for p in draw.catalog.products
+        if p.language == draw.language
+        and draw.catalog.siblings(p)
+        and (p.plain or any(map(str.isdigit, p.name)))
+    ]
+    item = draw.item(phrasing, role, hard)
+    action = "add" if role in _PUTS_IN else "remove"
+    text = draw.text(phrasing, {role: item})
+    return draw.row("adversarial", phrasing, text, [(action, item)], "contained")
+
+
+def _ambiguous(draw: _Draw) -> CartRow:
+    """The bare head where several products bear it: nothing is done, the candidates are named."""
+    phrasing = draw.phrasing("add", "remove")
+    role = next(iter(phrasing.roles))
+    crowded = [
+        p
+        for p in draw.catalog.products
+        if p.language == draw.language and draw.catalog.siblings(p) and not p.plain
+    ]
+    if not crowded:
+        raise _DrawAgain
+    product = draw.rng.choice(crowded)
+    family = [p for p in draw.catalog.products if p.family == product.family]
+    if not product.general:
+        raise _DrawAgain
+    phrase = draw.rng.choice(product.general)
+    scores = [fit(phrase.nominative, p.name) for p in family]
+    others = [p for p in draw.catalog.products if p.family != product.family]
+    clear = any(fit(phrase.nominative, p.name) >= min(scores) for p in others)
+    uneven = max(scores) - min(scores) > 0.25 or any(p.plain for p in family)
+    if clear or uneven or min(scores) < 0.5 or not accepts(phrasing, role, phrase):
+        raise _DrawAgain
+    least, most = phrasing.quantity_range(role)
+    item = Item(product, phrase, 1 if most == 1 else draw_quantity(draw.rng, least))
+    text = draw.text(phrasing, {role: item}, slips=0)
+    names = tuple(p.name for p in family)
+    return draw.row("ambiguous", phrasing, text, [], candidates=names)
