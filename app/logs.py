@@ -6,11 +6,12 @@ is written as its type and the places it passed, without its message.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 from collections.abc import MutableMapping
 from pathlib import Path
-from typing import Any, Literal, TextIO
+from typing import Any, Literal, TextIO, cast
 
 import structlog
 
@@ -24,6 +25,7 @@ def configure(
 ) -> None:
     """Send all logs to ``stream`` (standard error by default). May be called again."""
     stream = stream or sys.stderr
+    lenient = cast(TextIO, _Lenient(stream))
     as_json = log_format == "json" or (log_format == "auto" and not stream.isatty())
     renderer = (
         structlog.processors.JSONRenderer()
@@ -40,10 +42,10 @@ def configure(
     structlog.configure(
         processors=[*shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.WriteLoggerFactory(file=stream),
+        logger_factory=structlog.WriteLoggerFactory(file=lenient),
         cache_logger_on_first_use=False,
     )
-    handler = logging.StreamHandler(stream)
+    handler = logging.StreamHandler(lenient)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],
@@ -53,6 +55,21 @@ def configure(
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(number)
+
+
+class _Lenient:
+    """A log that cannot be written, its reader gone or its disk full, must not stop an answer."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.write(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.flush()
 
 
 def _without_words(

@@ -84,6 +84,13 @@ def test_level_is_kept(stream: io.StringIO) -> None:
     assert stream.getvalue() == ""
 
 
+def test_lost_log_stops_nothing(stream: io.StringIO) -> None:
+    """When the log's reader has gone, whoever logs goes on."""
+    stream.close()
+    structlog.get_logger().error("unheard")
+    logging.getLogger("library").error("unheard")
+
+
 def test_console_is_for_people(stream: io.StringIO) -> None:
     """The readable form is no JSON and has no colours where no terminal is."""
     logs.configure("info", "console", stream)

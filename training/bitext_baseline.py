@@ -62,7 +62,8 @@ def seed_answers(messages: Sequence[Example]) -> Answers:
     columns = {label: column for column, label in enumerate(labels)}
     model = fit_ngrams([e.text for e in train], [columns[e.intent] for e in train], len(labels))
     scores, _ = score_all(model, [message.text for message in messages])
-    return np.array(labels[:-1])[scores[:, :-1].argmax(axis=1)]
+    chosen: npt.NDArray[np.str_] = np.array(labels[:-1])[scores[:, :-1].argmax(axis=1)]
+    return chosen
 
 
 def compare(answers: Answers, messages: Sequence[Example]) -> Figures:

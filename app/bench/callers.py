@@ -15,13 +15,15 @@ GONE = 0
 """The status of a request whose connection broke."""
 
 
-def encode(text: str, port: int) -> bytes:
-    """A request as it goes over the wire."""
+def encode(text: str, port: int, deadline: float | None = None) -> bytes:
+    """A request as it goes over the wire; ``deadline`` in seconds."""
     body = json.dumps({"text": text}, ensure_ascii=False).encode(errors="replace")
+    patience = f"Request-Timeout-Ms: {deadline * 1e3:.0f}\r\n" if deadline else ""
     head = (
         "POST /v1/classify HTTP/1.1\r\n"
         f"Host: 127.0.0.1:{port}\r\n"
         "Content-Type: application/json\r\n"
+        f"{patience}"
         f"Content-Length: {len(body)}\r\n\r\n"
     )
     return head.encode() + body
@@ -83,8 +85,10 @@ class Caller:
 class Connections:
     """As many keep-alive connections as are needed at once, for one event loop."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, deadline: float | None = None) -> None:
+        """``deadline`` in seconds goes with every request."""
         self._port = port
+        self._deadline = deadline
         self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
 
     async def open(self, count: int) -> None:
@@ -104,7 +108,7 @@ class Connections:
         except OSError:
             return GONE
         try:
-            writer.write(encode(text, self._port))
+            writer.write(encode(text, self._port, self._deadline))
             status, length = read_head(await reader.readuntil(b"\r\n\r\n"))
             await reader.readexactly(length)
         except (OSError, asyncio.IncompleteReadError):

@@ -18,7 +18,7 @@ from app.artifacts.store import Artifact
 from app.bench.callers import Caller, Connections, ask_at_once
 from app.bench.latency import Latencies, Ratio, ratio_of_rounds
 from app.bench.messages import customer_messages
-from app.bench.open_loop import LoadResult, arrivals, offer
+from app.bench.open_loop import GOOD_WITHIN, LoadResult, arrivals, offer
 from app.bench.service_process import BenchFailed, ServiceProcess
 from app.classification.model_files import read_model
 from app.classification.ngrams import NgramModel
@@ -198,7 +198,7 @@ async def _run(
     for share in plan.load_shares:
         say(f"open-loop load at {share:.0%} of {capacity:.0f} messages/s")
         moments = arrivals(share * capacity, plan.load_seconds, _SEED)
-        connections = Connections(service.port)
+        connections = Connections(service.port, deadline=GOOD_WITHIN)
         answers = await offer(connections.post, messages, moments)
         await connections.close()
         findings.loads.append(LoadResult.of(answers, share * capacity, plan.load_seconds))

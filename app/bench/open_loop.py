@@ -17,9 +17,11 @@ from typing import Any
 
 from app.bench.latency import Latencies
 
-GOOD_WITHIN = 1.0
-"""Seconds from the planned arrival within which an answer is worth something to a waiting customer."""
-_OK = 200
+GOOD_WITHIN = 2.0
+"""Seconds from the planned arrival within which an answer is worth something to a waiting customer.
+
+Sent as the deadline of every request, so that the service may refuse what would come too late."""
+_OK, _REFUSED = 200, 429
 
 
 def arrivals(rate: float, seconds: float, seed: int) -> list[float]:
@@ -56,6 +58,8 @@ class LoadResult:
     requests: int
     statuses: dict[str, int]
     latencies: Latencies | None
+    refusals: Latencies | None
+    """How soon those with status 429 were told."""
     goodput_per_s: float
     """Answers within :data:`GOOD_WITHIN` a second."""
     latest_send_ms: float
@@ -64,6 +68,7 @@ class LoadResult:
     @classmethod
     def of(cls, answers: Sequence[Answer], rate: float, seconds: float) -> LoadResult:
         served = [answer.latency for answer in answers if answer.status == _OK]
+        refused = [answer.latency for answer in answers if answer.status == _REFUSED]
         statuses = Counter(str(answer.status) for answer in answers)
         # What is still answered after the last arrival took time, too.
         lasted = max([seconds, *(answer.done for answer in answers)])
@@ -73,6 +78,7 @@ class LoadResult:
             requests=len(answers),
             statuses=dict(sorted(statuses.items())),
             latencies=Latencies.of(served) if served else None,
+            refusals=Latencies.of(refused) if refused else None,
             goodput_per_s=sum(latency <= GOOD_WITHIN for latency in served) / lasted,
             latest_send_ms=max((a.sent - a.planned for a in answers), default=0.0) * 1e3,
         )

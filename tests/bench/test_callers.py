@@ -14,6 +14,8 @@ def test_request_announces_its_bytes() -> None:
     """The length is that of the bytes, not of the characters."""
     head, _, body = encode("košarica 🙏", 80).partition(b"\r\n\r\n")
     assert f"Content-Length: {len(body)}".encode() in head
+    assert b"Request-Timeout-Ms" not in head
+    assert b"\r\nRequest-Timeout-Ms: 1500\r\n" in encode("hi", 80, deadline=1.5)
 
 
 def test_head_is_read() -> None:

@@ -33,6 +33,8 @@ def test_latency_counts_from_the_planned_moment() -> None:
     assert result.latencies.count == 2
     assert result.statuses == {"200": 2, "429": 1}
     assert result.goodput_per_s == pytest.approx(1 / 4)
+    assert result.refusals is not None
+    assert result.refusals.p99 == pytest.approx(10)
     assert result.latest_send_ms == pytest.approx(500)
 
 

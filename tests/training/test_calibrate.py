@@ -85,9 +85,19 @@ def test_coverage_is_kept(labels: np.ndarray):
     assert np.mean(answered) >= 0.95
 
 
-def test_a_threshold_even_when_every_candidate_covers_too_little():
-    """The bound wins over the best correlation."""
-    joint = np.array([[0.9], [0.1], [0.1], [0.1]], np.float32)
-    labels = np.array([0, 0, 0, 1])
-    threshold = choose_threshold(joint, labels, 1, np.ones(4), least_coverage=1.0)
-    assert threshold <= 0.1 + 1e-6
+def test_the_greatest_threshold_that_covers_enough():
+    """Three of four in-scope messages, and not a negative more than need be."""
+    given = np.ones((5, 1), np.float32)
+    in_scope = np.array([0.9, 0.8, 0.7, 0.1, 0.6], np.float32)
+    labels = np.array([0, 0, 0, 0, 1])
+    threshold = choose_threshold(given, in_scope, labels, 1, np.ones(5), least_coverage=2 / 3)
+    assert 0.6 < threshold <= 0.7 + 1e-6
+
+
+def test_without_a_bound_the_threshold_parts_best():
+    """In-scope and out-of-scope messages that can be told apart are told apart."""
+    in_scope = np.concatenate([np.linspace(0.6, 1, 50), np.linspace(0, 0.4, 50)])
+    labels = np.repeat([0, 1], 50)
+    given = np.ones((100, 1), np.float32)
+    threshold = choose_threshold(given, in_scope.astype(np.float32), labels, 1, np.ones(100))
+    assert 0.35 < threshold < 0.65

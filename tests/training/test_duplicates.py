@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
 import pytest
+import typer
 from hypothesis import given
 from hypothesis import strategies as st
 
+from training import data_commands, leaks
 from training.duplicates import grams, join_families, near_pairs, near_within, similarity
 from training.examples import Example, split_of
 from training.leaks import Measured, find_leaks
@@ -106,3 +109,22 @@ def test_in_our_own_splits_commonplaces_are_leaks_too():
     assert len(found.leaks) == 1
     (found,) = find_leaks(seeds, [Measured("dev", [example("who is it")], own=True)])
     assert found.pairs == ()
+
+
+@pytest.mark.parametrize(("alike", "code"), [(True, 1), (False, None)])
+def test_the_command_fails_on_a_leak(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, alike: bool, code: int | None
+):
+    """Status 1 when a fitted seed is measured on, none otherwise."""
+
+    def sets(_data: Path, seeds: list[Example]) -> list[Measured]:
+        fitted = next(s for s in seeds if len(s.text.split()) > 8 and split_of(s) == "train")
+        return [Measured("open", [fitted if alike else example("nothing of the kind at all")])]
+
+    monkeypatch.setattr(leaks, "measured_sets", sets)
+    if code is None:
+        data_commands.check_data(tmp_path)
+    else:
+        with pytest.raises(typer.Exit) as stop:
+            data_commands.check_data(tmp_path, joined=True)
+        assert stop.value.exit_code == code

@@ -41,14 +41,14 @@ def test_calibration_error_is_the_mean_gap():
     assert calibration_error(np.ones(3, np.float32), np.ones(3, bool)) == 0
 
 
-JOINT = np.array([[0.9, 0.05], [0.1, 0.8], [0.3, 0.2], [0.2, 0.1]], np.float32)
-GIVEN = JOINT / JOINT.sum(axis=1, keepdims=True)
+GIVEN = np.array([[0.9, 0.1], [0.1, 0.9], [0.6, 0.4], [0.7, 0.3]], np.float32)
+IN_SCOPE = np.array([0.95, 0.9, 0.5, 0.3], np.float32)
 
 
 def test_scores_of_a_small_set():
     """Columns are in-scope labels; the negative's number lies between them."""
     labels = np.array([0, 2, 2, 1])
-    found = score(JOINT, GIVEN, labels, out_index=1, threshold=0.5)
+    found = score(GIVEN, IN_SCOPE, labels, out_index=1, threshold=0.6)
     assert (found.accuracy.value, found.accuracy.n) == (pytest.approx(2 / 3), 3)
     assert found.coverage.value == pytest.approx(2 / 3)
     assert found.out_recall.value == 1
@@ -59,7 +59,7 @@ def test_scores_of_a_small_set():
 
 def test_without_negatives_there_is_no_auroc():
     """What cannot be measured is not made up."""
-    found = score(JOINT, GIVEN, np.array([0, 1, 0, 0]), out_index=2, threshold=0.0)
+    found = score(GIVEN, IN_SCOPE, np.array([0, 1, 0, 0]), out_index=2, threshold=0.0)
     assert math.isnan(found.auroc)
     assert found.out_recall.n == 0
     assert found.accuracy.value == 1
