@@ -197,6 +197,11 @@ def sha256_of(path: Path, progress: Callable[[int], None] | None = None) -> str:
 def write_manifest(directory: Path, manifest: Manifest) -> None:
     """Publish: every file must already stand in ``directory`` as described. Atomic and durable."""
     verify_files(directory, manifest)
+    readers = directory.stat().st_mode & 0o444
+    for entry in manifest.files:
+        # safetensors writes for its owner only; a service of another user must read them too.
+        path = directory / entry.path
+        path.chmod(path.stat().st_mode | readers)
     write_atomically(directory / MANIFEST, manifest.model_dump_json(indent=1).encode() + b"\n")
 
 

@@ -38,6 +38,15 @@ def test_publishing_checks_the_files_first(manifest: Manifest, tmp_path: Path):
     assert not (directory / MANIFEST).exists()
 
 
+def test_whoever_reads_the_folder_reads_its_files(manifest: Manifest, tmp_path: Path):
+    """A model trained by one user can be served by another."""
+    directory = tmp_path / "storefront" / "1"
+    directory.chmod(0o755)
+    (directory / "head.safetensors").chmod(0o600)
+    write_manifest(directory, manifest)
+    assert (directory / "head.safetensors").stat().st_mode & 0o777 == 0o644
+
+
 @pytest.mark.parametrize(
     ("field", "value", "where"),
     [
