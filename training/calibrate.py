@@ -16,7 +16,7 @@ OUT_SHARE = 0.2
 """Assumed share of messages out of scope where the held-out set does not say: one in five."""
 
 PRIOR_ROWS = 2.0
-"""How many held-out rows the plain geometric mean outweighs: few rows alone make exponents too sure."""
+"""How many held-out rows a sum of exponents of one outweighs: few rows alone make a model too sure."""
 
 Labels = npt.NDArray[np.int64]
 
@@ -70,7 +70,7 @@ def _fit_fusion(evidence: Evidence, labels: Labels, out_index: int) -> tuple[flo
     def loss(exponents: npt.NDArray[np.float64]) -> float:
         fused = fuse(lm, ngram, float(exponents[0]), float(exponents[1]))
         chosen = np.take_along_axis(fused, target, axis=1).astype(np.float64)
-        pull = PRIOR_ROWS / len(target) * float(((exponents - 0.5) ** 2).sum())
+        pull = PRIOR_ROWS / len(target) * float(exponents.sum() - 1.0) ** 2
         return pull - float(chosen.mean())
 
     # Derivative-free: float32 scores are too coarse for finite differences.

@@ -8,16 +8,18 @@ and held-out intents fixes fusion, scope gate and threshold; the published model
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from app.artifacts.base_package import Progress
 from app.artifacts.manifest import Label
 from app.artifacts.store import Artifact, Store
+from app.backends.gguf_importance import read_importance
 from app.classification.decision import Calibration, Evidence
 from app.classification.head import Head, unit
 from app.classification.ngrams import NgramModel
@@ -31,7 +33,6 @@ from training.evaluate import TestSet
 from training.examples import Example, labels_of, read_seeds
 from training.holdout import hold_out
 from training.ngram_fit import fit_ngrams, score_all
-from training.noise import expand
 from training.publish import Draft, prototypes_of, publish
 from training.shop_csv import ShopRows, read_shop_csv, require_trainable
 from training.tuned_files import read_tuned, write_tuned
@@ -48,8 +49,6 @@ from training.tuning import (
 BACKBONE = "storefront"
 PACKAGED = "gemma-3-270m"
 NEGATIVES = 300
-COPIES = 2
-"""Noisy copies of each message beside the message itself; every epoch sees all of them."""
 OUT_SHARE = 0.4
 """Assumed for a shop's chat. The one open log of real messages (powerplay11) has 0.72."""
 UNLIKELY = 0.5
@@ -59,7 +58,7 @@ TUNING = TuningConfig(
     rank=16,
     alpha=32.0,
     learning_rate=5e-4,
-    epochs=3.0,
+    epochs=8.0,
     batch_size=16,
     ema=0.98,
     first_layer=12,
@@ -74,6 +73,8 @@ class Backbone:
     adapters: tuple[Adapter, ...]
     prompt: Prompt
     quantisation: str
+    importance: Mapping[str, npt.NDArray[np.float32]] | None
+    """Of the backbone's columns; a shop's adapter does not move it enough to measure again."""
     notices: tuple[Path, ...]
 
 
@@ -86,6 +87,9 @@ def storefront_backbone(store: Path, progress: Progress) -> Backbone:
         adapters=tuple(read_adapter(artifact.directory / path) for path in recipe.adapters),
         prompt=Prompt(artifact.manifest.prompt.prefix, artifact.manifest.prompt.suffix),
         quantisation=recipe.quantisation,
+        importance=(
+            read_importance(artifact.directory / recipe.importance) if recipe.importance else None
+        ),
         notices=tuple(artifact.directory / notice for notice in artifact.manifest.notices),
     )
 
@@ -101,6 +105,7 @@ def find_backbone(base: str, store: Path, progress: Progress) -> Backbone:
             (),
             Prompt(),
             DEFAULT_QUANTISATION,
+            None,
             tuple(notices),
         )
     raise InputError(
@@ -139,6 +144,7 @@ def fit(
         base=backbone.base,
         prompt=backbone.prompt,
         quantisation=backbone.quantisation,
+        importance=backbone.importance,
         languages=tuple(languages),
         trained_on=(train.name, "storefront stock of negatives (this project)"),
         notices=backbone.notices,
@@ -216,7 +222,6 @@ class _Shop:
         if done is not None:
             return done
         model = self.model()
-        examples = expand(examples, COPIES, self._config.seed)
         prompts = self.tokeniser.prompts([e.text for e in examples])
         columns = self._columns(examples)
         states = unit(hidden_states(model, prompts, self._config.device))
