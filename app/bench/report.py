@@ -183,7 +183,7 @@ def plot(findings: Findings, given: dict[str, Any], path: Path) -> None:
     single.set(
         xscale="log", xlabel="milliseconds", ylabel="share answered", title="one new message"
     )
-    single.legend(loc="upper left")
+    single.legend(loc="lower right")
     names = ("p50", "p95", "p99", "p999")
     for one in findings.loads:
         if one.latencies:
