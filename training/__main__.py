@@ -15,6 +15,7 @@ from app.cpu import cpu_budget
 from app.errors import ShopintentError
 from training import data_commands
 from training.cart import commands as cart_commands
+from training.examples import SEEDS, TAXONOMY
 from training.terminal import ProgressLine
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -30,14 +31,19 @@ Device = Annotated[str, typer.Option(help="cpu, or cuda for a GPU.")]
 def train_default(
     data: Data,
     store: Store = Path("model_store"),
-    run: Annotated[Path, typer.Option(help="Keeps finished steps.")] = Path("runs/storefront"),
+    run: Annotated[
+        Path | None, typer.Option(help="Keeps finished steps; by default one for each input.")
+    ] = None,
     device: Device = "cpu",
     threads: Threads = 0,
 ) -> None:
     """Train, quantise, calibrate, evaluate and publish the default model."""
     _limit_threads(threads)
     from training import default
+    from training.storefront import NAME, TUNING
 
+    sources = [TAXONOMY, *sorted(SEEDS.glob("*/*.jsonl"))]
+    run = run or run_directory(NAME, sources, f"{TUNING} {device}")
     with ProgressLine(console) as progress:
         artifact = default.train_default(data, store, run, device, _threads(threads), progress)
     console.print(f"published {artifact.label}: see {artifact.directory / 'report.md'}")
@@ -69,13 +75,18 @@ def fit(
         console.print(f"[yellow]note:[/] {warning}")
     tuning = recipe.with_overrides(device, seed, epochs)
     with ProgressLine(console) as progress:
+        backbone = recipe.find_backbone(base, store, progress)
         artifact = recipe.fit(
             train,
             dev,
             name,
-            recipe.find_backbone(base, store, progress),
+            backbone,
             store,
-            _run_directory(name, [train, *([dev] if dev else [])], f"{base} {tuning}"),
+            run_directory(
+                name,
+                [train, *([dev] if dev else []), *sorted(SEEDS.glob("*/out_of_scope.*"))],
+                f"{backbone.digest} {tuning} {languages}",
+            ),
             tuning,
             tuple(language.strip() for language in languages.split(",")),
             _threads(threads),
@@ -104,7 +115,7 @@ def _limit_threads(asked: int) -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
-def _run_directory(name: str, inputs: list[Path], settings: str) -> Path:
+def run_directory(name: str, inputs: list[Path], settings: str) -> Path:
     """Finished steps are found again only for the same inputs and settings."""
     digest = hashlib.sha256(settings.encode())
     for path in inputs:

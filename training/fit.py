@@ -27,7 +27,14 @@ from app.classification.prompt import Prompt
 from app.domain import OUT_OF_SCOPE
 from app.errors import InputError
 from training.adapter_files import Adapter, read_adapter
-from training.bases import DEFAULT_QUANTISATION, Base, Tokeniser, load_model, packaged_base
+from training.bases import (
+    DEFAULT_QUANTISATION,
+    GEMMA_3_270M,
+    Base,
+    Tokeniser,
+    load_model,
+    packaged_base,
+)
 from training.calibrate import calibrate
 from training.evaluate import TestSet
 from training.examples import Example, labels_of, read_seeds
@@ -70,6 +77,8 @@ class Backbone:
     """Where a shop starts: base, the adapters upon it, and what the artifact says of them."""
 
     base: Base
+    digest: str
+    """Equal digests, equal weights: what an interrupted run may be resumed by."""
     adapters: tuple[Adapter, ...]
     prompt: Prompt
     quantisation: str
@@ -84,6 +93,7 @@ def storefront_backbone(store: Path, progress: Progress) -> Backbone:
     recipe = artifact.recipe()
     return Backbone(
         base=packaged_base(store / ".cache", progress),
+        digest=artifact.recipe_digest(),
         adapters=tuple(read_adapter(artifact.directory / path) for path in recipe.adapters),
         prompt=Prompt(artifact.manifest.prompt.prefix, artifact.manifest.prompt.suffix),
         quantisation=recipe.quantisation,
@@ -102,6 +112,7 @@ def find_backbone(base: str, store: Path, progress: Progress) -> Backbone:
         notices = sorted(store.glob("*[Gg][Ee][Mm][Mm][Aa]*.md"))
         return Backbone(
             packaged_base(store / ".cache", progress),
+            GEMMA_3_270M.sha256,
             (),
             Prompt(),
             DEFAULT_QUANTISATION,
@@ -203,7 +214,7 @@ class _Shop:
         self.labels = labels
         self.tokeniser = Tokeniser(backbone.base, backbone.prompt)
         self._backbone = backbone
-        self._config = config
+        self.config = config
         self._progress = progress
 
     def ngrams(self, examples: Sequence[Example]) -> NgramModel:
@@ -211,7 +222,7 @@ class _Shop:
 
     def model(self) -> Any:
         """The backbone, its adapters merged."""
-        model = load_model(self._backbone.base, self._config.device)
+        model = load_model(self._backbone.base, self.config.device)
         for adapter in self._backbone.adapters:
             apply_adapter(model, adapter)
         return model
@@ -224,12 +235,12 @@ class _Shop:
         model = self.model()
         prompts = self.tokeniser.prompts([e.text for e in examples])
         columns = self._columns(examples)
-        states = unit(hidden_states(model, prompts, self._config.device))
+        states = unit(hidden_states(model, prompts, self.config.device))
         tuned = tune(
             model,
             [Encoded(p, 0, c) for p, c in zip(prompts, columns, strict=True)],
             [mean_rows(states, columns, len(self.labels))],
-            self._config,
+            self.config,
             lambda done, total, loss: self._progress(f"{step} (loss {loss:.2f})", done, total),
         )
         write_tuned(directory, tuned)
@@ -241,7 +252,7 @@ class _Shop:
         """What a rehearsal's models say of held-out messages; intents it never saw are ruled out."""
         model = self.model()
         apply_adapter(model, tuned.adapter)
-        device = self._config.device
+        device = self.config.device
         states = hidden_states(model, self.tokeniser.prompts([e.text for e in held]), device)
         known = hidden_states(model, self.tokeniser.prompts([e.text for e in fitted]), device)
         prototypes = prototypes_of(known, [e.intent for e in fitted], self.labels)
@@ -265,7 +276,7 @@ def _rehearse(
     run: Path,
 ) -> Calibration:
     """Calibration from messages that the rehearsal's models have not seen."""
-    split = hold_out(rows.examples, seed=20)
+    split = hold_out(rows.examples, shop.config.seed)
     cut = len(negatives) // 3
     fitted = [*split.fit, *negatives[cut:]]
     unseen = [*split.held, *negatives[:cut], *held]
