@@ -9,8 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from app.classification.classifier import IntentModel
-from app.classification.decision import Evidence, probabilities
+from app.classification.decision import Calibration, Evidence, probabilities
 from app.classification.head import log_softmax
 from app.domain import OUT_OF_SCOPE
 from training.examples import Example
@@ -48,13 +47,15 @@ class Evaluation:
     """(mean confidence, accuracy, messages) of ten bins, in-scope messages."""
 
 
-def evaluate(test: TestSet, evidence: Evidence, model: IntentModel) -> Evaluation:
+def evaluate(
+    test: TestSet, evidence: Evidence, labels: Sequence[str], calibration: Calibration
+) -> Evaluation:
     """Figures of one set from the evidence on its messages, in the same order."""
-    labels = list(model.labels)
-    out = labels.index(OUT_OF_SCOPE)
-    truth = np.array([labels.index(example.intent) for example in test.examples])
-    given, in_scope = probabilities(evidence, model.calibration, out)
-    threshold = model.calibration.threshold
+    columns = {label: column for column, label in enumerate(labels)}
+    out = columns[OUT_OF_SCOPE]
+    truth = np.array([columns[example.intent] for example in test.examples])
+    given, in_scope = probabilities(evidence, calibration, out)
+    threshold = calibration.threshold
     best = given.argmax(axis=1)
     best = best + (best >= out)
     decided = np.where(in_scope >= threshold, best, out)

@@ -36,8 +36,8 @@ from training.bases import (
     packaged_base,
 )
 from training.calibrate import calibrate
-from training.evaluate import TestSet
-from training.examples import Example, labels_of, read_seeds
+from training.evaluate import Evaluation, TestSet, evaluate
+from training.examples import Example, labels_of, negative, read_seeds
 from training.holdout import hold_out
 from training.ngram_fit import fit_ngrams, score_all
 from training.publish import Draft, prototypes_of, publish
@@ -144,7 +144,7 @@ def fit(
     negatives = stock_negatives(rows.examples, labels, languages, tuning.seed)
     shop = _Shop(backbone, labels, tuning, progress)
     everything = [*rows.examples, *negatives]
-    calibration = _rehearse(shop, rows, held, negatives, run)
+    calibration, rehearsal = _rehearse(shop, rows, held, negatives, run)
     tuned = shop.tuned(everything, run / "final", "tune")
     draft = Draft(
         name=name,
@@ -166,6 +166,7 @@ def fit(
         prototypes_from=[e for e in rows.examples if e.intent != OUT_OF_SCOPE],
         held_out=calibration,
         test_sets=reported,
+        rehearsed=[rehearsal],
         golden=_golden(rows.examples, tuning.seed),
         threads=threads,
         progress=progress,
@@ -274,20 +275,23 @@ def _rehearse(
     held: Sequence[Example],
     negatives: Sequence[Example],
     run: Path,
-) -> Calibration:
-    """Calibration from messages that the rehearsal's models have not seen."""
+) -> tuple[Calibration, Evaluation]:
+    """Calibration from messages that the rehearsal's models have not seen, and how they did on them.
+
+    Fusion and threshold were fitted on the same messages, so the figures are a little kind.
+    """
     split = hold_out(rows.examples, shop.config.seed)
     cut = len(negatives) // 3
     fitted = [*split.fit, *negatives[cut:]]
     unseen = [*split.held, *negatives[:cut], *held]
     tuned = shop.tuned(fitted, run / "rehearsal", "rehearse")
     evidence = shop.evidence(tuned, shop.ngrams(fitted), fitted, unseen)
-    places = {label: column for column, label in enumerate(shop.labels)}
     seen = {e.intent for e in fitted}
-    truth = np.array(
-        [places[e.intent if e.intent in seen else OUT_OF_SCOPE] for e in unseen], dtype=np.int64
-    )
-    return calibrate(evidence, truth, places[OUT_OF_SCOPE], out_share=OUT_SHARE)
+    judged = [e if e.intent in seen else negative(e) for e in unseen]
+    places = {label: column for column, label in enumerate(shop.labels)}
+    truth = np.array([places[e.intent] for e in judged], dtype=np.int64)
+    calibration = calibrate(evidence, truth, places[OUT_OF_SCOPE], out_share=OUT_SHARE)
+    return calibration, evaluate(TestSet("rehearsal", judged), evidence, shop.labels, calibration)
 
 
 def _golden(examples: Sequence[Example], seed: int) -> list[str]:

@@ -85,13 +85,14 @@ def publish(
     threads: int,
     least_coverage: float = 0.0,
     out_share: float = OUT_SHARE,
+    rehearsed: Sequence[Evaluation] = (),
     progress: Progress = silent,
 ) -> Artifact:
     """Write the next version of ``draft.name``.
 
     ``held_out`` fixes fusion, gate and threshold (or brings a calibration fitted on folds);
-    ``test_sets`` are only reported. ``golden`` messages are answered and kept as the check that every
-    load repeats.
+    ``test_sets`` are only reported, after what a rehearsal has measured already. ``golden`` messages are
+    answered and kept as the check that every load repeats.
     """
     directory = _next_version(store / draft.name)
     paths = _write_parts(directory, draft)
@@ -111,8 +112,16 @@ def publish(
         model = replace(classifier.model, calibration=calibration)
         classifier = Classifier(backend, model)
         evaluations = [
-            evaluate(test, weigh_all(classifier, test.examples, progress, test.name), model)
-            for test in test_sets
+            *rehearsed,
+            *(
+                evaluate(
+                    test,
+                    weigh_all(classifier, test.examples, progress, test.name),
+                    model.labels,
+                    calibration,
+                )
+                for test in test_sets
+            ),
         ]
         answers = decide(
             weigh_all(classifier, [Example(t, OUT_OF_SCOPE) for t in golden], progress, "golden"),
