@@ -29,7 +29,11 @@ run: environment-serve-cpu weights ## serve the default model on 127.0.0.1:8080 
 
 .PHONY: test
 test: environment-dev weights ## set up and run the tests (ARGS="-k batch" for some of them)
-	@$(BIN)/python -m pytest -m "not train" $(ARGS)
+	@$(BIN)/python -m pytest -m "not ray and not train" $(ARGS)
+
+.PHONY: fuzz
+fuzz: environment-dev ## try the running service with 5,000 requests made from its OpenAPI document
+	@$(BIN)/python -m tests.fuzz.fuzzing $(ARGS)
 
 .PHONY: test-train
 test-train: environment-train ## run the tests that need torch
@@ -56,6 +60,14 @@ train: environment-train ## train the default model (DATA=folder of the public d
 bench: environment-dev weights ## measure speed and memory; the last line is JSON
 	@$(BIN)/shopintent bench $(ARGS)
 
+.PHONY: image-check
+image-check: ## build Dockerfile.cpu without a Docker engine and try the image (root, debootstrap, buildah)
+	@python3 tools/image_check.py $(ARGS)
+
+.PHONY: test-ray
+test-ray: environment-ray ## run bulk labelling on a real Ray cluster on this machine
+	@$(BIN)/python -m pytest -m ray $(ARGS)
+
 .PHONY: build
 build: environment-dev ## make the wheel and the source archive in dist/
 	@$(BIN)/hatchling build
@@ -78,11 +90,13 @@ clean-all: clean ## remove .venv and the built weights too: back to a fresh clon
 	@rm -rf .venv model_store/.cache
 	@find model_store -name weights -type d -prune -exec rm -rf {} +
 
-.PHONY: environment-serve-cpu environment-dev environment-train
+.PHONY: environment-serve-cpu environment-dev environment-ray environment-train
 environment-serve-cpu:
 	$(call install,serve-cpu)
 environment-dev:
 	$(call install,dev)
+environment-ray:
+	$(call install,ray)
 environment-train:
 	$(call install,train)
 

@@ -1,4 +1,4 @@
-"""``shopintent serve | classify | models | bench``: for people on a terminal, and JSON for pipes.
+"""``shopintent serve | classify | label | models | bench``: for people on a terminal, and JSON for pipes.
 
 Model libraries and numpy are imported inside the commands, after the environment that they read once
 has been set.
@@ -7,38 +7,36 @@ has been set.
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from pydantic import ValidationError
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
-from app.errors import ShopintentError
+from app import cli_bulk as bulk
+from app import cli_callers as callers
+from app.cli_models import models
+from app.terminal import prepare_libraries, read_settings, screen, told_plainly
 
 if TYPE_CHECKING:
     from app.artifacts.store import Store
     from app.domain import Prediction
-    from app.settings import Settings
 
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     help="Tells a storefront what its customer wants.",
 )
-models = typer.Typer(no_args_is_help=True, help="The models in the store.")
 app.add_typer(models, name="models")
+app.command()(bulk.label)
+app.add_typer(callers.keys, name="keys")
+app.add_typer(callers.feedback, name="feedback")
 
 Json = Annotated[bool, typer.Option("--json", help="JSON on standard output.")]
 
-_screen = Console(stderr=True)
 _output = Console()
 
 _HINTS = """
@@ -61,35 +59,46 @@ def serve(
     ] = None,
 ) -> None:
     """Serve the models over HTTP until SIGTERM or Ctrl-C."""
-    settings = _settings()
-    _prepare_libraries()
+    chosen = {"host": host, "port": port}
+    settings = read_settings().model_copy(update={k: v for k, v in chosen.items() if v is not None})
+    prepare_libraries()
     from app import logs
+    from app.api.auth import UnsafeExposure
     from app.main import create_app
     from app.server import WHAT_TO_DO, DrainingServer
     from app.serving.lifecycle import Lifecycle
+    from app.tracing import TracingUnavailable
 
     logs.configure(settings.log_level, settings.log_format)
     lifecycle = Lifecycle()
-    host = host or settings.host
-    port = settings.port if port is None else port
 
     def say_how_to_try_it() -> None:
-        if _screen.is_terminal if hints is None else hints:
-            reachable = "127.0.0.1" if host in {"0.0.0.0", "::"} else host  # noqa: S104 - not bound
-            _screen.print(_HINTS.replace("ADDRESS", f"http://{reachable}:{port}"), soft_wrap=True)
+        if screen.is_terminal if hints is None else hints:
+            everywhere = settings.host in {"0.0.0.0", "::"}  # noqa: S104 - compared, not bound
+            reachable = "127.0.0.1" if everywhere else settings.host
+            address = f"http://{reachable}:{settings.port}"
+            screen.print(_HINTS.replace("ADDRESS", address), soft_wrap=True)
 
+    try:
+        with told_plainly():
+            application = create_app(settings, lifecycle=lifecycle)
+    except (UnsafeExposure, TracingUnavailable) as error:
+        screen.print(f"[red]Not started[/]: {error}.", soft_wrap=True)
+        raise typer.Exit(2) from None
     server = DrainingServer(
-        create_app(settings, lifecycle=lifecycle),
+        application,
         lifecycle,
-        host=host,
-        port=port,
+        host=settings.host,
+        port=settings.port,
         drain_seconds=settings.drain_seconds,
+        read_seconds=settings.read_seconds,
+        trusted_proxies=settings.trusted_proxies,
         on_live=say_how_to_try_it,
     )
     status = server.serve_until_stopped()
-    if lifecycle.failure and _screen.is_terminal:  # in a pipe the log has said it, line by line
-        _screen.print(f"[red]No model could be loaded.[/] {lifecycle.failure}.", soft_wrap=True)
-        _screen.print(f"{WHAT_TO_DO}.", soft_wrap=True)
+    if lifecycle.failure and screen.is_terminal:  # in a pipe the log has said it, line by line
+        screen.print(f"[red]No model could be loaded.[/] {lifecycle.failure}.", soft_wrap=True)
+        screen.print(f"{WHAT_TO_DO}.", soft_wrap=True)
     raise typer.Exit(status)
 
 
@@ -106,15 +115,15 @@ def classify(
 
     Lines of standard input are plain text or JSON objects with the field "text".
     """
-    settings = _settings()
-    _prepare_libraries()
+    settings = read_settings()
+    prepare_libraries()
     from app import logs
     from app.classification.loading import batches
     from app.main import model_loader
 
     logs.configure("warning", settings.log_format)
     plain = _output.is_terminal and not as_json
-    with _told_plainly():
+    with told_plainly():
         classifier = model_loader(settings)(model or settings.models[0]).classifier
         try:
             messages = (classifier.prepare(line) for line in text or _lines())
@@ -131,84 +140,6 @@ def classify(
             classifier.close()
 
 
-@models.command("list")
-def list_models(as_json: Json = False) -> None:
-    """Names and versions in the store; the active version of each is marked."""
-    store = _store()
-    rows = []
-    with _told_plainly():
-        for name in store.names():
-            active = store.active_version(name)
-            rows += [
-                {"name": name, "version": version, "active": version == active}
-                for version in store.versions(name)
-            ]
-    if as_json or not _output.is_terminal:
-        print(json.dumps(rows))
-        return
-    table = Table("model", "version", "active")
-    for row in rows:
-        table.add_row(str(row["name"]), str(row["version"]), "yes" if row["active"] else "")
-    _output.print(table)
-
-
-@models.command()
-def verify(
-    names: Annotated[list[str] | None, typer.Argument(help="By default all.")] = None,
-) -> None:
-    """Check every published file and the built weights of the active versions; exit 1 if any fails."""
-    store = _store()
-    failed = False
-    with _told_plainly():
-        chosen = names or store.names()
-    for name in chosen:
-        try:
-            artifact = store.resolve(name)
-            if artifact.manifest.weights is not None:
-                artifact.weights_path()
-        except ShopintentError as error:
-            failed = True
-            _screen.print(f"[red]✗[/] {name}: {error}", soft_wrap=True)
-        else:
-            _screen.print(f"[green]✓[/] {artifact.label}: {len(artifact.manifest.files)} files")
-    if not chosen:
-        _screen.print(f"There are no models in {store.root}.")
-    raise typer.Exit(1 if failed or not chosen else 0)
-
-
-@models.command()
-def build(
-    names: Annotated[list[str] | None, typer.Argument(help="By default INTENT_MODELS.")] = None,
-    version: Annotated[str | None, typer.Option(help="By default the active one.")] = None,
-) -> None:
-    """Build the weights on this machine: fetch the pinned base, merge the adapter, quantise.
-
-    Quick when they are there already.
-    """
-    settings = _settings()
-    store = _store()
-    with _told_plainly(), _bars() as bars:
-        for name in names or settings.models:
-            artifact = store.resolve(name, version)
-            if artifact.manifest.weights is None:
-                _screen.print(f"{artifact.label}: nothing to build")
-                continue
-            from app.backends.gguf_weights import build_weights
-
-            path = build_weights(artifact, bars)
-            _screen.print(
-                f"[green]✓[/] {artifact.label}: {path.stat().st_size / 1e6:.0f} MB, verified"
-            )
-
-
-@models.command()
-def activate(name: str, version: str) -> None:
-    """Make a version the one that is served after the next start."""
-    with _told_plainly():
-        artifact = _store().activate(name, version)
-    _screen.print(f"[green]✓[/] {artifact.label} is active")
-
-
 @app.command()
 def bench(
     quick: Annotated[bool, typer.Option("--quick", help="Under 40 seconds, less sure.")] = False,
@@ -221,10 +152,10 @@ def bench(
 ) -> None:
     """Measure the default model's service against the bare model; the last line is JSON."""
     if plot and not find_spec("matplotlib"):
-        _screen.print("[red]--plot[/] needs matplotlib: pip install matplotlib")
+        screen.print("[red]--plot[/] needs matplotlib: pip install matplotlib")
         raise typer.Exit(2)
-    settings = _settings()
-    _prepare_libraries()
+    settings = read_settings()
+    prepare_libraries()
     from app import logs
     from app.bench import report
     from app.bench.measure import FULL, QUICK, USUAL, measure
@@ -232,86 +163,26 @@ def bench(
 
     logs.configure("error", settings.log_format)
     threads = settings.threads or cpu_budget().model_threads
-    with _told_plainly():
+    with told_plainly():
         artifact = _store().resolve(settings.models[0])
         backend = settings.backend or artifact.manifest.format
         given = report.conditions(artifact, backend, threads)
         plan = FULL if full else QUICK if quick else USUAL
-        with _screen.status("") as line:
+        with screen.status("") as line:
             findings = measure(artifact, backend, threads, plan, line.update)
-    _screen.print(report.tables(findings, given))
+    screen.print(report.tables(findings, given))
     if plot:
         report.plot(findings, given, plot)
-        _screen.print(f"Plot: {plot}")
+        screen.print(f"Plot: {plot}")
     print(json.dumps(report.as_json(findings, given)), flush=True)
-
-
-class _Bars:
-    """Draws the progress of long steps: one bar a step."""
-
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
-        self._tasks: dict[str, TaskID] = {}
-
-    def __call__(self, step: str, done: int, total: int) -> None:
-        if step not in self._tasks:
-            self._tasks[step] = self._progress.add_task(step, total=total or None)
-            if not _screen.is_terminal:
-                _screen.print(f"{step} ...")
-        self._progress.update(self._tasks[step], completed=done, total=total or None)
-
-
-@contextmanager
-def _bars() -> Iterator[_Bars]:
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=_screen, disable=not _screen.is_terminal) as progress:
-        yield _Bars(progress)
-
-
-@contextmanager
-def _told_plainly() -> Iterator[None]:
-    """End with a sentence instead of a traceback when something foreseen happens."""
-    try:
-        yield
-    except ShopintentError as error:
-        _screen.print(f"[red]{type(error).__name__}[/]: {error}", soft_wrap=True)
-        raise typer.Exit(1) from None
-
-
-def _settings() -> Settings:
-    from app.settings import Settings
-
-    try:
-        return Settings()
-    except ValidationError as error:
-        for one in error.errors(include_url=False):
-            name = "INTENT_" + "_".join(str(part) for part in one["loc"][:1]).upper()
-            _screen.print(f"[red]{name}[/]: {one['msg']}")
-        raise typer.Exit(2) from None
 
 
 def _store() -> Store:
     from app.artifacts.store import Store
 
-    return Store(_settings().store_dir)
-
-
-def _prepare_libraries() -> None:
-    """Set what OpenMP and BLAS read when they load.
-
-    Passive waiting: two spinning teams on few cores turn milliseconds into seconds. One BLAS thread:
-    the head is a small product, and a second pool would only take cores from the model.
-    """
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    # llama.cpp asks back some 700 times a batch whether a node is wanted, and each time needs the
-    # interpreter. Python's 5 ms turns would let a busy event loop stretch a batch fourfold.
-    sys.setswitchinterval(0.0002)
+    settings = read_settings()
+    with told_plainly():
+        return Store.open(settings.store_dir, settings.signing_key_file)
 
 
 def _lines() -> Iterator[str]:
@@ -324,7 +195,7 @@ def _lines() -> Iterator[str]:
         try:
             yield str(json.loads(line)["text"])
         except (ValueError, KeyError):
-            _screen.print(f"line {number} is not a JSON object with the field 'text'")
+            screen.print(f"line {number} is not a JSON object with the field 'text'")
             raise typer.Exit(2) from None
 
 

@@ -47,3 +47,46 @@ class Timings:
     queue: float
     inference: float
     total: float
+
+
+CART_OUTCOMES = ("actions", "no_action", "not_in_catalog", "ambiguous")
+"""What a message can mean for a cart: change it; leave it; a wish for what the shop has not; or a wish
+that fits several products, so that the customer must be asked back."""
+
+
+@dataclass(frozen=True, slots=True)
+class CartAction:
+    """One change of a cart. ``product`` is spelt as in the caller's catalog, ``quantity`` at least 1.
+
+    When ``ambiguous``, another product was nearly as likely: ``candidates`` names both and what else
+    is close, best first, so that the shop can ask back.
+    """
+
+    action: str
+    """``add`` or ``remove``."""
+    product: str
+    quantity: int
+    confidence: float
+    ambiguous: bool = False
+    candidates: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CartDecision:
+    """What one message does to a cart.
+
+    ``outcome`` is one of :data:`CART_OUTCOMES` and ``confidence`` its probability. There are
+    ``actions`` when it is ``actions``, and ``candidates`` (best first) when it is ``ambiguous``.
+    """
+
+    outcome: str
+    confidence: float
+    actions: tuple[CartAction, ...] = ()
+    candidates: tuple[str, ...] = ()
+    considered: int = 0
+    """Products of the catalog that the model has seen."""
+
+    @property
+    def in_scope(self) -> bool:
+        """The message asks for a change of the cart, whether or not it can be made."""
+        return self.outcome != "no_action"

@@ -4,12 +4,22 @@ ShopintentError
 ├── InputError                 the caller's message cannot be served
 │   ├── EmptyText
 │   ├── TextTooLong
-│   └── BatchTooLarge
+│   ├── BatchTooLarge
+│   ├── CatalogInvalid         empty, too long, or an entry that cannot be used
+│   ├── NoCartModel            the model was not trained to read carts
+│   └── UnknownIntent          feedback names an intent that the model does not have
 ├── UnknownModel               no live model of that name
+├── FeedbackError              feedback is not kept
+│   ├── FeedbackOff            nowhere to keep it
+│   ├── UnknownPrediction      no decision of that id, or not this caller's, or too long ago
+│   └── FeedbackLost           the place where it is kept cannot be used
 ├── OverloadError              come back later; carries ``retry_after`` seconds
 │   ├── QueueFull
+│   ├── RateLimited            this caller has had its share
 │   └── NotReady               starting, draining, or no model is live
 ├── DeadlineExceeded           the caller's deadline passed before the answer
+├── ChangeUnderWay             another version of this model is being brought up
+├── CandidateRefused           a version did not pass its checks; the one before it serves on
 ├── ArtifactError              an artifact cannot be used
 │   ├── ManifestInvalid        unreadable, wrong schema, wrong names
 │   ├── FileDamaged            missing, wrong size, wrong digest
@@ -46,6 +56,34 @@ class BatchTooLarge(InputError):
     """More messages in one request than the configured limit."""
 
 
+class CatalogInvalid(InputError):
+    """The catalog is empty or too long; or one entry, at ``index``, is."""
+
+
+class NoCartModel(InputError):
+    """The chosen model reads intents only."""
+
+
+class UnknownIntent(InputError):
+    """Feedback names an intent that the model does not have."""
+
+
+class FeedbackError(ShopintentError):
+    """Feedback is not kept."""
+
+
+class FeedbackOff(FeedbackError):
+    """The operator has set no place for it."""
+
+
+class UnknownPrediction(FeedbackError):
+    """No decision of that id, or not this caller's, or too long ago."""
+
+
+class FeedbackLost(FeedbackError):
+    """The place where it is kept cannot be used."""
+
+
 class UnknownModel(ShopintentError):
     """No live model of that name."""
 
@@ -62,12 +100,24 @@ class QueueFull(OverloadError):
     """The waiting work has reached its bound."""
 
 
+class RateLimited(OverloadError):
+    """This caller asks more often than it may."""
+
+
 class NotReady(OverloadError):
     """Starting, draining, or without a live model."""
 
 
 class DeadlineExceeded(ShopintentError):
     """The deadline passed before there was an answer."""
+
+
+class ChangeUnderWay(ShopintentError):
+    """Another version of this model is being brought up; one change at a time."""
+
+
+class CandidateRefused(ShopintentError):
+    """A version did not pass its checks. The one before it serves on."""
 
 
 class ArtifactError(ShopintentError):

@@ -7,7 +7,7 @@ import contextlib
 import os
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from time import monotonic
 from types import FrameType
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 import structlog
 import uvicorn
 
+from app.connections import PatientProtocol, allow_many_connections
 from app.serving.lifecycle import Lifecycle
 
 log = structlog.get_logger()
@@ -43,6 +44,8 @@ class DrainingServer(uvicorn.Server):
         host: str,
         port: int,
         drain_seconds: float,
+        read_seconds: float = PatientProtocol.read_seconds,
+        trusted_proxies: Sequence[str] = (),
         on_live: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__(
@@ -54,6 +57,9 @@ class DrainingServer(uvicorn.Server):
                 access_log=False,
                 server_header=False,
                 timeout_graceful_shutdown=60,
+                http=type("Protocol", (PatientProtocol,), {"read_seconds": read_seconds}),
+                proxy_headers=bool(trusted_proxies),
+                forwarded_allow_ips=list(trusted_proxies),
                 ws="none",
             )
         )
@@ -64,6 +70,7 @@ class DrainingServer(uvicorn.Server):
 
     def serve_until_stopped(self) -> int:
         """Run; the exit status of the process."""
+        allow_many_connections()
         self.run()
         return 1 if self.lifecycle.failure or not self.started else 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -19,9 +20,32 @@ class Settings(BaseSettings):
     host: str = "127.0.0.1"
     port: int = Field(8080, ge=0, le=65535)
 
+    auth: Literal["auto", "on", "off"] = "auto"
+    """``auto``: keys are asked for where there are any; without any it starts on loopback only."""
+    keys: str = ""
+    """Lines that ``shopintent keys new`` prints, separated by ``;``. Hashes, no secrets."""
+    keys_file: Path | None = None
+    """A file of such lines; read again within a second of a change."""
+    public_metrics: bool = False
+    """``/metrics`` without a key, where keys are asked for."""
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
+    """Origins whose pages may ask, comma-separated, for example ``https://shop.example``."""
+    trusted_proxies: Annotated[tuple[str, ...], NoDecode] = ()
+    """Addresses whose ``X-Forwarded-For`` tells who asks, comma-separated."""
+    rate_per_second: float = Field(0.0, ge=0)
+    """Messages that one key, or without keys one address, may send on average; 0 sets no limit."""
+    rate_burst: float = Field(60.0, ge=1)
+    """Messages that it may send at once after a silence."""
+    read_seconds: float = Field(30.0, gt=0)
+    """How long a request may take to arrive; slower callers are hung up on."""
+
     store_dir: Path = Path("model_store")
     models: Annotated[tuple[Name, ...], NoDecode] = Field(("storefront",), min_length=1)
     """Names to serve, comma-separated; the first is the default model."""
+    watch_seconds: float = Field(0.0, ge=0, le=3600)
+    """How often the store is looked at for a newly active version; 0 never."""
+    signing_key_file: Path | None = None
+    """With a key only models are served whose manifest was signed with it: ``models sign``."""
     backend: Literal["gguf", "gptq", "fake"] | None = None
     """By default the artifact's own format."""
 
@@ -31,9 +55,17 @@ class Settings(BaseSettings):
     """Messages in one forward pass."""
     max_tokens: int = Field(1024, ge=64, le=65536)
     """Message tokens in one forward pass."""
+    cart_catalog_tokens: int = Field(768, ge=256, le=8192)
+    """Catalog tokens that the model reads; of a longer catalog the products likeliest to be meant."""
+    cart_cache_tokens: int = Field(4096, ge=0)
+    """Catalog tokens whose state is kept for the next message: about 18 KB each, 75 MB in all."""
 
     max_text_chars: int = Field(2000, ge=1)
     max_batch: int = Field(256, ge=1)
+    max_catalog: int = Field(2000, ge=1)
+    """Products in the catalog of a cart request."""
+    max_entry_chars: int = Field(200, ge=1)
+    """Characters of one of them."""
     max_body_bytes: int = Field(1 << 20, ge=1024)
     queue_tokens: int = Field(8192, ge=1)
     """Bound on the message tokens that are admitted and not yet answered, for each model."""
@@ -44,11 +76,23 @@ class Settings(BaseSettings):
     drain_seconds: float = Field(1.0, ge=0, le=300)
     """How long a stopping service still answers, with 503, before it stops listening."""
 
+    feedback_file: Path | None = None
+    """SQLite file that keeps feedback; without it none is taken."""
+    feedback_text: bool = False
+    """Keep messages with their feedback, masked. Until then they stay in memory, bounded."""
+    feedback_days: float = Field(90.0, gt=0)
+    """How long feedback is kept."""
+    feedback_recent_bytes: int = Field(16 << 20, ge=0)
+    """Memory for the newest decisions, which feedback can still be given on."""
+
+    traces_endpoint: str | None = None
+    """OTLP/HTTP address that traces are sent to, for example ``http://collector:4318/v1/traces``."""
+
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["auto", "json", "console"] = "auto"
     """``auto``: readable on a terminal, JSON elsewhere."""
 
-    @field_validator("models", mode="before")
+    @field_validator("models", "cors_origins", "trusted_proxies", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         if isinstance(value, str):
@@ -60,7 +104,23 @@ class Settings(BaseSettings):
     def _distinct(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(dict.fromkeys(value))
 
-    @field_validator("backend", "threads", mode="before")
+    @field_validator("cors_origins")
+    @classmethod
+    def _are_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in value:
+            if origin != "*" and not re.fullmatch(r"https?://[^/\s?#@*]+", origin):
+                raise ValueError("an origin is a scheme and a host, without a path; or * for all")
+        return value
+
+    @field_validator(
+        "backend",
+        "threads",
+        "keys_file",
+        "feedback_file",
+        "traces_endpoint",
+        "signing_key_file",
+        mode="before",
+    )
     @classmethod
     def _empty_is_unset(cls, value: object) -> object:
         return None if value == "" else value

@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Self
 
@@ -57,7 +58,12 @@ class Running:
         self.lifecycle = Lifecycle()
         app = create_app(settings, lifecycle=self.lifecycle, load=load)
         self.server = DrainingServer(
-            app, self.lifecycle, host="127.0.0.1", port=0, drain_seconds=settings.drain_seconds
+            app,
+            self.lifecycle,
+            host="127.0.0.1",
+            port=0,
+            drain_seconds=settings.drain_seconds,
+            read_seconds=settings.read_seconds,
         )
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._socket.getsockname()[1]
@@ -105,6 +111,20 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     write_fake_artifact(store)
     with Running(_settings(store)) as running:
         yield running.wait_until_ready()
+
+
+@pytest.fixture(scope="module")
+def service_with(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Running]]:
+    """Starts ready services with changed settings that the tests of a module share."""
+    store = tmp_path_factory.mktemp("store")
+    write_fake_artifact(store)
+    with ExitStack() as started:
+
+        def start(**changes: object) -> Running:
+            running = Running(_settings(store).model_copy(update=changes))
+            return started.enter_context(running).wait_until_ready()
+
+        yield start
 
 
 def wait_for(condition: Callable[[], object], patience: float = PATIENCE) -> None:

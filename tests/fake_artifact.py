@@ -17,10 +17,11 @@ from app.artifacts.manifest import (
 )
 from app.backends.base import BackendOptions
 from app.backends.fake import FakeBackend
+from app.classification.cart import CartModel
 from app.classification.classifier import Classifier, IntentModel
 from app.classification.decision import SCOPE_FEATURES, Calibration
 from app.classification.head import Head
-from app.classification.model_files import write_model
+from app.classification.model_files import write_cart, write_model
 from app.classification.ngrams import BUCKETS, NgramModel, features
 from app.classification.prompt import normalise
 from app.domain import OUT_OF_SCOPE
@@ -127,18 +128,26 @@ def fake_manifest(
             Golden(text=text, intent=answer.intent, confidence=answer.confidence)
             for text, answer in zip(texts, answers, strict=True)
         ),
+        intent_shares=dict.fromkeys(EXAMPLES, 1 / len(EXAMPLES)),
         evaluation={"accuracy": 1.0},
         trained_on=("the examples of this file",),
         licence="Apache-2.0",
     )
 
 
-def write_fake_artifact(store: Path, name: str = "storefront", version: str = "1") -> Manifest:
-    """Publish the fake model as ``<store>/<name>/<version>``."""
+def write_fake_artifact(
+    store: Path, name: str = "storefront", version: str = "1", cart: CartModel | None = None
+) -> Manifest:
+    """Publish the fake model as ``<store>/<name>/<version>``, with cart heads if there are any."""
     directory = store / name / version
     directory.mkdir(parents=True)
     paths = write_model(directory, fake_model())
-    manifest = fake_manifest(name, version, tuple(describe_file(directory, path) for path in paths))
+    if cart is not None:
+        paths += write_cart(directory, cart)
+    files = tuple(describe_file(directory, path) for path in paths)
+    manifest = fake_manifest(name, version, files)
+    if cart is not None:
+        manifest = manifest.model_copy(update={"cart": cart.spec})
     write_manifest(directory, manifest)
     return manifest
 
@@ -146,4 +155,9 @@ def write_fake_artifact(store: Path, name: str = "storefront", version: str = "1
 if __name__ == "__main__":
     import sys
 
-    write_fake_artifact(Path(sys.argv[1]), *sys.argv[2:])
+    from tests.fake_cart import fake_cart
+
+    # With a fourth argument it reads carts too.
+    write_fake_artifact(
+        Path(sys.argv[1]), *sys.argv[2:4], cart=fake_cart() if sys.argv[4:] else None
+    )

@@ -25,12 +25,18 @@ def environment(store: Path, **settings: str) -> dict[str, str]:
     return foreign | {"INTENT_STORE_DIR": str(store), "INTENT_THREADS": "1", **settings}
 
 
+def free_port() -> int:
+    """A port on loopback that nobody listens on at this moment."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port: int = free.getsockname()[1]
+        return port
+
+
 class Process:
     """Running from the moment it is made; left alone, it is killed at the end of the block."""
 
-    def __init__(self, store: Path, log: Path, **settings: str) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port: int = free.getsockname()[1]
+    def __init__(self, store: Path, log: Path, port: int | None = None, **settings: str) -> None:
+        self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = log
         with log.open("w") as stream:

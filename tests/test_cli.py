@@ -68,6 +68,49 @@ def test_models_are_listed_verified_and_activated(shopintent, fake_store: Path) 
     assert [(row["version"], row["active"]) for row in listed] == [("1", True), ("2", False)]
     assert shopintent("models", "verify").exit_code == 0
     assert shopintent("models", "activate", "storefront", "3").exit_code == 1
+    back = shopintent("models", "rollback", "storefront")
+    assert json.loads(back.stdout) == {"name": "storefront", "version": "2", "active": True}
+    assert shopintent("models", "activate", "storefront", "latest").exit_code == 0
+    assert not (fake_store / "storefront" / "active").exists()
+
+
+def test_list_shows_a_broken_version_too(shopintent, fake_store: Path) -> None:
+    """What cannot be read stands beside what can, with the reason."""
+    write_fake_artifact(fake_store, version="2")
+    (fake_store / "storefront/1/manifest.json").write_text("{")
+    rows = json.loads(shopintent("models", "list").stdout)
+    assert [row["intents"] for row in rows] == [None, 4]
+    assert "manifest" in rows[0]["problem"]
+    assert rows[1]["problem"] is None
+
+
+def test_verify_can_check_every_version(shopintent, fake_store: Path) -> None:
+    """By default the active ones; with --all an old damaged one is found too, in JSON for pipes."""
+    write_fake_artifact(fake_store, version="2")
+    (fake_store / "storefront/1/calibration.json").write_text("{}")
+    assert shopintent("models", "verify").exit_code == 0
+    done = shopintent("models", "verify", "--all")
+    assert done.exit_code == 1
+    assert [(row["version"], row["whole"]) for row in json.loads(done.stdout)] == [
+        ("1", False),
+        ("2", True),
+    ]
+
+
+def test_signed_models_only(
+    shopintent, fake_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a key in the settings an unsigned version is refused until it is signed."""
+    assert shopintent("models", "sign", "storefront").exit_code == 2
+    key = tmp_path / "key"
+    monkeypatch.setenv("INTENT_SIGNING_KEY_FILE", str(key))
+    assert shopintent("models", "verify").exit_code == 1
+    key.write_text("a key of enough bytes")
+    done = shopintent("models", "verify")
+    assert (done.exit_code, "not signed" in done.stderr) == (1, True)
+    assert shopintent("models", "sign", "storefront").exit_code == 0
+    assert shopintent("models", "verify").exit_code == 0
+    assert shopintent("classify", "where is my order").exit_code == 0
 
 
 def test_verify_tells_which_file_is_damaged(shopintent, fake_store: Path) -> None:

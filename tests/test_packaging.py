@@ -110,6 +110,7 @@ def test_direct_dependencies_are_locked() -> None:
         "serve-cpu": [*PROJECT["dependencies"], *extras["cpu"]],
         "dev": [*PROJECT["dependencies"], *extras["cpu"], *extras["dev"]],
         "train": extras["train"],
+        "ray": [*PROJECT["dependencies"], *extras["ray"]],
         "serve-gpu": [*PROJECT["dependencies"], *extras["gpu"]],
     }
     for stem, requirements in wanted.items():

@@ -42,6 +42,7 @@ class PackageSet:
 SETS = {
     "serve-cpu": PackageSet(("serve-cpu",)),
     "dev": PackageSet(("dev",), contains=("serve-cpu",)),
+    "ray": PackageSet(("dev", "ray"), contains=("serve-cpu", "dev")),
     # torch has one build for each kind of machine, each with its own hash: see requirements/README.md
     "train": PackageSet(("dev", "train"), ("torch.txt",), contains=("serve-cpu", "dev")),
 }

@@ -29,6 +29,8 @@ compile serve-cpu "What the service needs on a CPU." \
 compile dev "The service on a CPU, and what tests and checks need. A superset of serve-cpu.lock." \
     "$@" --extra cpu --extra dev \
     -c requirements/build.lock -c requirements/serve-cpu.lock pyproject.toml
+compile ray "What bulk work on many machines needs beside dev.lock." \
+    "$@" --extra ray -c requirements/dev.lock pyproject.toml
 compile train "What training needs beside dev.lock. torch is apart, in torch.txt: README.md says why." \
     "$@" --extra train --unsafe-package torch --no-allow-unsafe \
     -c requirements/dev.lock pyproject.toml

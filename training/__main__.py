@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
-from rich.console import Console
 
-from app.cpu import cpu_budget
-from app.errors import ShopintentError
-from training import data_commands
+from app.errors import InputError, ShopintentError
+from training import data_commands, run_commands
 from training.cart import commands as cart_commands
 from training.examples import SEEDS, TAXONOMY
-from training.terminal import ProgressLine
+from training.run_commands import Device, Quantisation, Store, Threads
+from training.terminal import ProgressLine, console, limit_threads, model_threads
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-console = Console(stderr=True)
 
-Store = Annotated[Path, typer.Option(help="The model store to publish into.")]
 Data = Annotated[Path, typer.Option(help="Folder of the public data sets (see docs/training.md).")]
-Threads = Annotated[int, typer.Option(help="Threads; 0 takes what this machine gives.")]
-Device = Annotated[str, typer.Option(help="cpu, or cuda for a GPU.")]
 
 
 @app.command("train-default")
@@ -38,89 +31,109 @@ def train_default(
     threads: Threads = 0,
 ) -> None:
     """Train, quantise, calibrate, evaluate and publish the default model."""
-    _limit_threads(threads)
+    limit_threads(threads)
     from training import default
     from training.storefront import NAME, TUNING
 
     sources = [TAXONOMY, *sorted(SEEDS.glob("*/*.jsonl"))]
-    run = run or run_directory(NAME, sources, f"{TUNING} {device}")
+    run = run or run_commands.run_directory(NAME, sources, f"{TUNING} {device}")
     with ProgressLine(console) as progress:
-        artifact = default.train_default(data, store, run, device, _threads(threads), progress)
+        artifact = default.train_default(data, store, run, device, model_threads(threads), progress)
     console.print(f"published {artifact.label}: see {artifact.directory / 'report.md'}")
 
 
-@app.command("fit")
-def fit(
-    train: Annotated[Path, typer.Option(help="CSV of the columns text,intent.")],
-    name: Annotated[str, typer.Option(help="Name of the model in the store.")],
-    dev: Annotated[Path | None, typer.Option(help="Held-out CSV, if the shop has one.")] = None,
-    test: Annotated[list[Path] | None, typer.Option(help="CSV to report on, only.")] = None,
-    base: Annotated[
-        str, typer.Option(help="storefront, gemma-3-270m, a directory or a model id.")
-    ] = "storefront",
+@app.command("quantise")
+def quantise(
+    run: Annotated[
+        Path | None, typer.Option(help="A run; for gptq it must have been published.")
+    ] = None,
+    name: Annotated[str, typer.Option(help="Or a model in the store.")] = "storefront",
+    version: Annotated[str | None, typer.Option(help="By default the active one.")] = None,
+    format_: Annotated[
+        Literal["gguf", "gptq"],
+        typer.Option("--format", help="gguf: the weights for CPUs; gptq: those for GPUs."),
+    ] = "gguf",
+    quantisation: Quantisation = None,
     store: Store = Path("model_store"),
-    languages: Annotated[str, typer.Option(help="Of the stock negatives, by comma.")] = "en",
-    epochs: Annotated[float | None, typer.Option(help="Passes over the rows.")] = None,
-    seed: Annotated[int, typer.Option(help="Same seed, same result.")] = 20,
-    device: Device = "cpu",
+    calibration: Annotated[
+        Path | None, typer.Option(help="CSV to calibrate on; by default our training messages.")
+    ] = None,
+    dev: Annotated[
+        Path | None, typer.Option(help="CSV to measure on; by default our dev messages.")
+    ] = None,
+    bits: Annotated[
+        int, typer.Option(help="8 keeps the answers, 4 saves memory (docs/gpu.md).")
+    ] = 8,
+    group_size: Annotated[int | None, typer.Option(help="Columns that share a scale.")] = None,
+    desc_act: Annotated[bool, typer.Option(help="The most active columns first.")] = False,
+    plain: Annotated[
+        str, typer.Option(help="Kinds of matrices that keep 16 bits, by comma: v_proj,down_proj.")
+    ] = "",
+    messages: Annotated[int, typer.Option(help="Training messages to calibrate on.")] = 1024,
+    out: Annotated[
+        Path | None, typer.Option(help="gptq: leave it there, and what is served as it is.")
+    ] = None,
     threads: Threads = 0,
 ) -> None:
-    """From a shop's own CSV to a calibrated, evaluated version that can be served."""
-    _limit_threads(threads)
-    from training import fit as recipe
+    """Build the weights that are served: a run's own (gguf), or a published model's.
 
-    # Inputs first: a bad file is told before the base is loaded.
-    rows, _, _ = recipe.read_inputs(train, dev, test or [])
-    for warning in rows.warnings:
-        console.print(f"[yellow]note:[/] {warning}")
-    tuning = recipe.with_overrides(device, seed, epochs)
+    For GPUs (gptq) it is also measured what that costs against the 16-bit weights.
+    """
+    limit_threads(threads)
+    if run is not None and format_ == "gguf":
+        run_commands.quantise_run(run, quantisation, threads)
+        return
+    if run is not None:
+        name, version, store = run_commands.published_by(run)
+    if format_ == "gguf":
+        if quantisation is not None:
+            raise InputError("what is published keeps its quantisation: give --run to change it")
+        run_commands.build_published(store, name, version)
+        return
+    from app.artifacts.store import Store as ModelStore
+    from training import quantise as recipe
+    from training.gptq import GptqConfig
+
+    config = GptqConfig(
+        bits=bits,
+        group_size=group_size,
+        desc_act=desc_act,
+        plain=tuple(kind for kind in plain.split(",") if kind),
+        messages=messages,
+    )
     with ProgressLine(console) as progress:
-        backbone = recipe.find_backbone(base, store, progress)
-        artifact = recipe.fit(
-            train,
-            dev,
-            name,
-            backbone,
-            store,
-            run_directory(
-                name,
-                [train, *([dev] if dev else []), *sorted(SEEDS.glob("*/out_of_scope.*"))],
-                f"{backbone.digest} {tuning} {languages}",
-            ),
-            tuning,
-            tuple(language.strip() for language in languages.split(",")),
-            _threads(threads),
+        artifact = ModelStore(store).resolve(name, version)
+        found = recipe.quantise_artifact(
+            artifact,
+            *recipe.read_messages(calibration, dev),
+            config,
+            model_threads(threads),
+            out,
             progress,
-            test or [],
         )
-    console.print(f"published {artifact.label}: see {artifact.directory / 'report.md'}")
-    console.print(f"serve it: INTENT_MODELS={name} .venv/bin/shopintent serve")
+    console.print(
+        f"{artifact.label}: {found.agreement:.2%} of {found.messages} decisions as with 16 bits; "
+        f"in-scope accuracy {found.accuracy:.4f}, with 16 bits {found.merged_accuracy:.4f}"
+    )
+    if out is None:
+        serve = f"INTENT_BACKEND=gptq INTENT_MODELS={name} .venv/bin/shopintent serve"
+        console.print(f"serve it: {serve}")
 
 
+app.command("fit")(run_commands.fit)
+app.command("prepare")(run_commands.prepare)
+app.command("tune")(run_commands.tune)
+app.command("merge")(run_commands.merge)
+app.command("calibrate")(run_commands.calibrate)
+app.command("evaluate")(run_commands.evaluate)
+app.command("publish")(run_commands.publish)
+app.command("base")(run_commands.base)
+app.command("adapter-cost")(run_commands.adapter_cost)
 app.command("stats")(data_commands.stats)
 app.command("check-data")(data_commands.check_data)
 app.command("synthesise")(data_commands.synthesise)
 app.command("cart-data")(cart_commands.cart_data)
 app.command("cart-stats")(cart_commands.cart_stats)
-
-
-def _threads(asked: int) -> int:
-    return asked or cpu_budget().model_threads
-
-
-def _limit_threads(asked: int) -> None:
-    """Before torch or llama.cpp load: they read these once. Passive waiting spares busy machines."""
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    os.environ.setdefault("OMP_NUM_THREADS", str(_threads(asked)))
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-
-
-def run_directory(name: str, inputs: list[Path], settings: str) -> Path:
-    """Finished steps are found again only for the same inputs and settings."""
-    digest = hashlib.sha256(settings.encode())
-    for path in inputs:
-        digest.update(path.read_bytes())
-    return Path("runs") / f"{name}-{digest.hexdigest()[:12]}"
 
 
 def main() -> None:

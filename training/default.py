@@ -23,7 +23,6 @@ from training.examples import (
     WILD,
     Example,
     read_labelled,
-    read_seeds,
     read_taxonomy,
     take_split,
 )
@@ -36,6 +35,7 @@ from training.storefront import (
     TUNING,
     LabelSet,
     label_sets,
+    own_messages,
     storefront_set,
     taxonomy_labels,
     training_seeds,
@@ -93,7 +93,7 @@ def train_default(
         trained_on=TRAINED_ON,
         notices=sorted(store.glob("*[Gg][Ee][Mm][Mm][Aa]*.md")),
     )
-    seeds = read_seeds()
+    seeds = own_messages()
     return publish(
         draft,
         store,

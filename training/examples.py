@@ -46,13 +46,20 @@ class Intent:
     group: str
     definition: str
     not_this: str = ""
+    examples: tuple[str, ...] = ()
 
 
 def read_taxonomy(path: Path = TAXONOMY) -> tuple[Intent, ...]:
     """The in-scope intents in the order of the head's rows."""
     content: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
     return tuple(
-        Intent(name, entry["group"], entry["definition"], entry["not_this"])
+        Intent(
+            name,
+            entry["group"],
+            entry["definition"],
+            entry["not_this"],
+            tuple(entry["examples"]),
+        )
         for name, entry in content["intents"].items()
     )
 

@@ -1,176 +1,84 @@
-"""`fit`: a shop's own CSV to a published, calibrated, evaluated version.
+"""`fit`: a shop's own CSV to a published, calibrated, evaluated version, as seven steps over one run.
 
 The shop starts from the storefront backbone: weights that already read messages as wishes. Only the
 upper layers are tuned, so each message passes the lower ones once. A rehearsal on held-out messages
 and held-out intents fixes fusion, scope gate and threshold; the published model then learns from all.
+
+Every step reads what the steps before it left in the run directory, and does nothing where its own
+outcome stands already.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+import re
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import numpy.typing as npt
+import torch
 
 from app.artifacts.base_package import Progress
-from app.artifacts.manifest import Label
+from app.artifacts.manifest import Label, sha256_of
 from app.artifacts.store import Artifact, Store
-from app.backends.gguf_importance import read_importance
-from app.classification.decision import Calibration, Evidence
-from app.classification.head import Head, unit
-from app.classification.ngrams import NgramModel
-from app.classification.prompt import Prompt
+from app.backends.base import BackendOptions
+from app.backends.factory import open_backend
+from app.classification.classifier import Classifier
+from app.classification.head import Head
+from app.classification.model_files import read_model, write_model
 from app.domain import OUT_OF_SCOPE
-from app.errors import InputError
-from training.adapter_files import Adapter, read_adapter
-from training.bases import (
-    DEFAULT_QUANTISATION,
-    GEMMA_3_270M,
-    Base,
-    Tokeniser,
-    load_model,
-    packaged_base,
+from app.errors import ArtifactError, InputError
+from training.backbones import Backbone, find_backbone, upper_third
+from training.bases import load_decoder
+from training.drafts import Draft, build_draft, find_prototypes
+from training.evaluate import TestSet
+from training.examples import Example, labels_of
+from training.measure import Comparison, compare, embed_all
+from training.merged import merge as write_merged
+from training.publish import evaluate_sets, golden_answers, next_version, seal
+from training.recipe import Recipe
+from training.report import Making
+from training.run_files import (
+    ARTIFACT,
+    FINAL,
+    MERGED,
+    PUBLISHED,
+    REHEARSAL,
+    SPEC,
+    Spec,
+    read_calibration,
+    read_evaluation,
+    read_rows,
+    read_spec,
+    read_tests,
+    staged,
+    tuned_model,
+    write_calibration,
+    write_evaluation,
+    write_rows,
+    write_staged,
+    write_tests,
 )
-from training.calibrate import calibrate
-from training.evaluate import Evaluation, TestSet, evaluate
-from training.examples import Example, labels_of, negative, read_seeds
-from training.holdout import hold_out
-from training.ngram_fit import fit_ngrams, score_all
-from training.publish import Draft, prototypes_of, publish
+from training.runs import Run
+from training.shop import Rehearsal, Shop, stock_negatives
 from training.shop_csv import ShopRows, read_shop_csv, require_trainable
-from training.tuned_files import read_tuned, write_tuned
-from training.tuning import (
-    Encoded,
-    Tuned,
-    TuningConfig,
-    apply_adapter,
-    hidden_states,
-    mean_rows,
-    tune,
-)
+from training.tuning import hidden_states
 
-BACKBONE = "storefront"
-PACKAGED = "gemma-3-270m"
-NEGATIVES = 300
-OUT_SHARE = 0.4
-"""Assumed for a shop's chat. The one open log of real messages (powerplay11) has 0.72."""
-UNLIKELY = 0.5
-"""A stock negative that the shop's own n-gram model takes for an intent with more than this is left out."""
-
-TUNING = TuningConfig(
-    rank=16,
-    alpha=32.0,
-    learning_rate=5e-4,
-    epochs=8.0,
-    batch_size=16,
-    ema=0.98,
-    first_layer=12,
-)
+COMPARED = 400
+"""Messages on which the built weights are compared with the merged ones."""
+_NOT_PUBLISHED = shutil.ignore_patterns("draft.json", "*.lock", "*.partial")
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 
-@dataclass(frozen=True, slots=True)
-class Backbone:
-    """Where a shop starts: base, the adapters upon it, and what the artifact says of them."""
-
-    base: Base
-    digest: str
-    """Equal digests, equal weights: what an interrupted run may be resumed by."""
-    adapters: tuple[Adapter, ...]
-    prompt: Prompt
-    quantisation: str
-    importance: Mapping[str, npt.NDArray[np.float32]] | None
-    """Of the backbone's columns; a shop's adapter does not move it enough to measure again."""
-    notices: tuple[Path, ...]
-
-
-def storefront_backbone(store: Path, progress: Progress) -> Backbone:
-    """The default artifact's weights. Raises :class:`app.errors.ArtifactError` without one."""
-    artifact = Store(store).resolve(BACKBONE)
-    recipe = artifact.recipe()
-    return Backbone(
-        base=packaged_base(store / ".cache", progress),
-        digest=artifact.recipe_digest(),
-        adapters=tuple(read_adapter(artifact.directory / path) for path in recipe.adapters),
-        prompt=Prompt(artifact.manifest.prompt.prefix, artifact.manifest.prompt.suffix),
-        quantisation=recipe.quantisation,
-        importance=(
-            read_importance(artifact.directory / recipe.importance) if recipe.importance else None
-        ),
-        notices=tuple(artifact.directory / notice for notice in artifact.manifest.notices),
-    )
-
-
-def find_backbone(base: str, store: Path, progress: Progress) -> Backbone:
-    """``storefront``, the bare packaged ``gemma-3-270m``, or a directory or hub id of a causal LM."""
-    if base == BACKBONE:
-        return storefront_backbone(store, progress)
-    if base == PACKAGED:
-        notices = sorted(store.glob("*[Gg][Ee][Mm][Mm][Aa]*.md"))
-        return Backbone(
-            packaged_base(store / ".cache", progress),
-            GEMMA_3_270M.sha256,
-            (),
-            Prompt(),
-            DEFAULT_QUANTISATION,
-            None,
-            tuple(notices),
-        )
-    raise InputError(
-        f"base {base!r} is not known: use {BACKBONE!r} or {PACKAGED!r}. "
-        "Other causal language models cannot be published yet."
-    )
-
-
-def fit(
-    train: Path,
-    dev: Path | None,
-    name: str,
-    backbone: Backbone,
-    store: Path,
-    run: Path,
-    tuning: TuningConfig,
-    languages: Sequence[str],
-    threads: int,
-    progress: Progress,
-    tests: Sequence[Path] = (),
-) -> Artifact:
-    """Everything from CSV to manifest. ``run`` keeps finished steps, so that a killed fit resumes."""
-    rows, held, reported = read_inputs(train, dev, tests)
-    labels = labels_of(rows.examples)
-    negatives = stock_negatives(rows.examples, labels, languages, tuning.seed)
-    shop = _Shop(backbone, labels, tuning, progress)
-    everything = [*rows.examples, *negatives]
-    calibration, rehearsal = _rehearse(shop, rows, held, negatives, run)
-    tuned = shop.tuned(everything, run / "final", "tune")
-    draft = Draft(
-        name=name,
-        labels=tuple(Label(intent=label) for label in labels),
-        head=Head(*tuned.heads[0]),
-        ngrams=shop.ngrams(everything),
-        adapters=[*backbone.adapters, tuned.adapter],
-        base=backbone.base,
-        prompt=backbone.prompt,
-        quantisation=backbone.quantisation,
-        importance=backbone.importance,
-        languages=tuple(languages),
-        trained_on=(train.name, "storefront stock of negatives (this project)"),
-        notices=backbone.notices,
-    )
-    return publish(
-        draft,
-        store,
-        prototypes_from=[e for e in rows.examples if e.intent != OUT_OF_SCOPE],
-        held_out=calibration,
-        test_sets=reported,
-        rehearsed=[rehearsal],
-        golden=_golden(rows.examples, tuning.seed),
-        threads=threads,
-        progress=progress,
-    )
+def fit(run: Run, threads: int, progress: Progress) -> Artifact:
+    """All that follows :func:`prepare`, in order."""
+    tune(run, progress)
+    merge(run, progress)
+    quantise(run, threads, progress)
+    calibrate(run, progress)
+    evaluate(run, threads, progress)
+    return publish(run, threads, progress)
 
 
 def read_inputs(
@@ -192,116 +100,225 @@ def read_inputs(
     return rows, held, reported
 
 
-def stock_negatives(
-    examples: Sequence[Example], labels: Sequence[str], languages: Sequence[str], seed: int
-) -> list[Example]:
-    """Shipped out-of-scope messages, without those that could be one of this shop's intents."""
-    stock = [e for e in read_seeds() if e.intent == OUT_OF_SCOPE and e.language in languages]
-    stock = random.Random(seed).sample(stock, min(2 * NEGATIVES, len(stock)))
-    inside = [e for e in examples if e.intent != OUT_OF_SCOPE]
-    model = fit_ngrams(
-        [e.text for e in inside], [labels.index(e.intent) for e in inside], len(labels)
-    )
-    likely = np.exp(score_all(model, [e.text for e in stock])[0]).max(axis=1)
-    return [e for e, p in zip(stock, likely, strict=True) if p < UNLIKELY][:NEGATIVES]
-
-
-class _Shop:
-    """One shop's tuning runs over a backbone that is loaded once a run."""
-
-    def __init__(
-        self, backbone: Backbone, labels: tuple[str, ...], config: TuningConfig, progress: Progress
-    ) -> None:
-        self.labels = labels
-        self.tokeniser = Tokeniser(backbone.base, backbone.prompt)
-        self._backbone = backbone
-        self.config = config
-        self._progress = progress
-
-    def ngrams(self, examples: Sequence[Example]) -> NgramModel:
-        return fit_ngrams([e.text for e in examples], self._columns(examples), len(self.labels))
-
-    def model(self) -> Any:
-        """The backbone, its adapters merged."""
-        model = load_model(self._backbone.base, self.config.device)
-        for adapter in self._backbone.adapters:
-            apply_adapter(model, adapter)
-        return model
-
-    def tuned(self, examples: Sequence[Example], directory: Path, step: str) -> Tuned:
-        """Tune on examples, or take what an interrupted run finished."""
-        done = read_tuned(directory)
-        if done is not None:
-            return done
-        model = self.model()
-        prompts = self.tokeniser.prompts([e.text for e in examples])
-        columns = self._columns(examples)
-        states = unit(hidden_states(model, prompts, self.config.device))
-        tuned = tune(
-            model,
-            [Encoded(p, 0, c) for p, c in zip(prompts, columns, strict=True)],
-            [mean_rows(states, columns, len(self.labels))],
-            self.config,
-            lambda done, total, loss: self._progress(f"{step} (loss {loss:.2f})", done, total),
+def prepare(
+    run: Run,
+    *,
+    train: Path,
+    dev: Path | None,
+    tests: Sequence[Path],
+    name: str,
+    store: Path,
+    languages: tuple[str, ...],
+    recipe: Recipe,
+    progress: Progress,
+) -> tuple[str, ...]:
+    """Check the rows and the base, and lay out what the run is made from; returns warnings."""
+    if not _NAME.fullmatch(name):
+        raise InputError(
+            f"the name {name[:64]!r} cannot be used: small letters, digits, '.', '_' and '-', "
+            "a letter or digit first"
         )
-        write_tuned(directory, tuned)
-        return tuned
-
-    def evidence(
-        self, tuned: Tuned, ngrams: NgramModel, fitted: Sequence[Example], held: Sequence[Example]
-    ) -> Evidence:
-        """What a rehearsal's models say of held-out messages; intents it never saw are ruled out."""
-        model = self.model()
-        apply_adapter(model, tuned.adapter)
-        device = self.config.device
-        states = hidden_states(model, self.tokeniser.prompts([e.text for e in held]), device)
-        known = hidden_states(model, self.tokeniser.prompts([e.text for e in fitted]), device)
-        prototypes = prototypes_of(known, [e.intent for e in fitted], self.labels)
-        direction = unit(states) / np.float32(np.sqrt(states.shape[1]))
-        lm = Head(*tuned.heads[0]).score(states)
-        absent = sorted(set(range(len(self.labels))) - set(self._columns(fitted)))
-        lm[:, absent] = -20.0
-        scores, known_share = score_all(ngrams, [e.text for e in held])
-        return Evidence(lm, scores, (direction @ prototypes.T).max(axis=1), known_share)
-
-    def _columns(self, examples: Sequence[Example]) -> list[int]:
-        places = {label: column for column, label in enumerate(self.labels)}
-        return [places[e.intent] for e in examples]
-
-
-def _rehearse(
-    shop: _Shop,
-    rows: ShopRows,
-    held: Sequence[Example],
-    negatives: Sequence[Example],
-    run: Path,
-) -> tuple[Calibration, Evaluation]:
-    """Calibration from messages that the rehearsal's models have not seen, and how they did on them.
-
-    Fusion and threshold were fitted on the same messages, so the figures are a little kind.
-    """
-    split = hold_out(rows.examples, shop.config.seed)
-    cut = len(negatives) // 3
-    fitted = [*split.fit, *negatives[cut:]]
-    unseen = [*split.held, *negatives[:cut], *held]
-    tuned = shop.tuned(fitted, run / "rehearsal", "rehearse")
-    evidence = shop.evidence(tuned, shop.ngrams(fitted), fitted, unseen)
-    seen = {e.intent for e in fitted}
-    judged = [e if e.intent in seen else negative(e) for e in unseen]
-    places = {label: column for column, label in enumerate(shop.labels)}
-    truth = np.array([places[e.intent] for e in judged], dtype=np.int64)
-    calibration = calibrate(evidence, truth, places[OUT_OF_SCOPE], out_share=OUT_SHARE)
-    return calibration, evaluate(TestSet("rehearsal", judged), evidence, shop.labels, calibration)
+    rows, held, reported = read_inputs(train, dev, tests)
+    backbone = find_backbone(recipe.base, store, progress)
+    config = backbone.base.config()
+    first = upper_third(config) if recipe.first_layer is None else recipe.first_layer
+    recipe = replace(recipe, tuning=replace(recipe.tuning, first_layer=first))
+    spec = Spec(
+        name=name,
+        store=str(store),
+        languages=languages,
+        recipe=recipe,
+        backbone=backbone.digest,
+        train=train.name,
+        inputs={path.name: sha256_of(path) for path in [train, *([dev] if dev else []), *tests]},
+    )
+    key = run.key("prepare", spec.as_dict())
+    if run.done("prepare", key):
+        return rows.warnings
+    with run.doing("prepare", key):
+        labels = labels_of(rows.examples)
+        negatives = stock_negatives(rows.examples, labels, languages, recipe.tuning.seed)
+        shutil.rmtree(run / "prepare", ignore_errors=True)
+        write_rows(run, "train", rows.examples)
+        write_rows(run, "held", held)
+        write_rows(run, "negatives", negatives)
+        write_tests(run, reported)
+        run.write(SPEC, spec.as_dict())
+    return rows.warnings
 
 
-def _golden(examples: Sequence[Example], seed: int) -> list[str]:
+def tune(run: Run, progress: Progress) -> None:
+    """The rehearsal's adapter and head, and those of the version itself."""
+    spec = read_spec(run)
+    device = spec.recipe.tuning.device
+    rows, negatives = read_rows(run, "train"), read_rows(run, "negatives")
+    rehearse_key, tune_key = run.key("rehearse"), run.key("tune")
+    if run.done("rehearse", rehearse_key) and run.done("tune", tune_key):
+        return
+    shop = Shop(_backbone(spec, progress), labels_of(rows), spec.recipe, progress)
+    if not run.done("rehearse", rehearse_key):
+        with run.doing("rehearse", rehearse_key, device):
+            _rehearsal(run, shop, spec).tune(run / REHEARSAL)
+    if not run.done("tune", tune_key):
+        with run.doing("tune", tune_key, device):
+            shop.tuned([*rows, *negatives], run / FINAL, "tune")
+
+
+def merge(run: Run, progress: Progress) -> None:
+    """Base and adapters as one model in bfloat16, which ``transformers`` loads."""
+    spec, key = read_spec(run), run.key("merge")
+    if run.done("merge", key) and (run / MERGED).is_dir():
+        return
+    with run.doing("merge", key):
+        backbone = _backbone(spec, progress)
+        shutil.rmtree(run / MERGED, ignore_errors=True)
+        adapters = [*backbone.adapters, tuned_model(run).adapter]
+        write_merged(backbone.base.directory, adapters, run / MERGED, progress)
+
+
+def quantise(run: Run, threads: int, progress: Progress, quantisation: str | None = None) -> None:
+    """The weights that are served, and the prototypes as they see them. ``quantisation``: another type."""
+    spec = read_spec(run)
+    chosen = quantisation or spec.recipe.quantisation
+    key = run.key("quantise", chosen)
+    directory = run / ARTIFACT
+    if run.done("quantise", key) and directory.is_dir():
+        return
+    with run.doing("quantise", key):
+        backbone = _backbone(spec, progress)
+        rows = read_rows(run, "train")
+        inside = [e for e in rows if e.intent != OUT_OF_SCOPE]
+        draft = _draft(run, spec, backbone, chosen or backbone.quantisation, progress)
+        shutil.rmtree(directory, ignore_errors=True)
+        directory.mkdir()
+        artifact = build_draft(draft, directory, "1", inside, Path(spec.store), threads, progress)
+        backend = open_backend(artifact, BackendOptions(threads=threads))
+        try:
+            write_model(directory, find_prototypes(draft, backend, inside, progress))
+        finally:
+            backend.close()
+        write_staged(run, artifact)
+
+
+def calibrate(run: Run, progress: Progress) -> None:
+    """Fusion, scope gate and threshold from what the rehearsal's models say of unseen messages."""
+    spec, key = read_spec(run), run.key("calibrate")
+    if run.done("calibrate", key):
+        return
+    with run.doing("calibrate", key, spec.recipe.tuning.device):
+        progress("calibrate", 0, 0)
+        shop = Shop(
+            _backbone(spec, progress), labels_of(read_rows(run, "train")), spec.recipe, progress
+        )
+        write_calibration(run, *_rehearsal(run, shop, spec).calibrate(run / REHEARSAL))
+
+
+def evaluate(run: Run, threads: int, progress: Progress) -> None:
+    """The built weights on the test sets, and beside the merged ones on the same messages."""
+    spec, key = read_spec(run), run.key("evaluate")
+    if run.done("evaluate", key):
+        return
+    with run.doing("evaluate", key):
+        artifact = staged(run)
+        model = replace(
+            read_model(artifact.directory, artifact.manifest), calibration=read_calibration(run)
+        )
+        backend = open_backend(artifact, BackendOptions(threads=threads))
+        try:
+            classifier = Classifier(backend, model)
+            tests = read_tests(run)
+            found = evaluate_sets(classifier, tests, progress)
+            golden = golden_answers(classifier, _golden(run, spec), progress)
+            compared = _compare(run, spec, classifier, tests, progress)
+        finally:
+            backend.close()
+        write_evaluation(run, found, golden, compared)
+
+
+def publish(run: Run, threads: int, progress: Progress) -> Artifact:
+    """The next version in the store; the same run is published once."""
+    spec = read_spec(run)
+    store, key = Path(spec.store), run.key("publish", spec.name)
+    if run.done("publish", key):
+        try:
+            return Store(store).resolve(spec.name, run.read(PUBLISHED)["version"])
+        except (ArtifactError, InputError):
+            pass  # it has been taken out of the store since
+    with run.doing("publish", key):
+        progress("publish", 0, 0)
+        made = staged(run)
+        model = replace(
+            read_model(made.directory, made.manifest), calibration=read_calibration(run)
+        )
+        sets, golden, compared = read_evaluation(run)
+        directory = next_version(store / spec.name)
+        shutil.copytree(made.directory, directory, dirs_exist_ok=True, ignore=_NOT_PUBLISHED)
+        manifest = made.manifest.model_copy(update={"version": directory.name})
+        making = Making(run.records(), compared, spec.recipe)
+        artifact = seal(Artifact(directory, manifest), model, sets, golden, making, threads)
+        run.write(PUBLISHED, {"name": spec.name, "version": directory.name})
+    return artifact
+
+
+def _backbone(spec: Spec, progress: Progress) -> Backbone:
+    backbone = find_backbone(spec.recipe.base, Path(spec.store), progress)
+    if backbone.digest != spec.backbone:
+        raise InputError(f"the base {spec.recipe.base!r} has changed since `prepare`: run it again")
+    return backbone
+
+
+def _rehearsal(run: Run, shop: Shop, spec: Spec) -> Rehearsal:
+    return Rehearsal(
+        shop,
+        read_rows(run, "train"),
+        read_rows(run, "held"),
+        read_rows(run, "negatives"),
+        spec.recipe.tuning.seed,
+    )
+
+
+def _draft(
+    run: Run, spec: Spec, backbone: Backbone, quantisation: str, progress: Progress
+) -> Draft:
+    rows = [*read_rows(run, "train"), *read_rows(run, "negatives")]
+    tuned, labels = tuned_model(run), labels_of(read_rows(run, "train"))
+    return Draft(
+        name=spec.name,
+        labels=tuple(Label(intent=label) for label in labels),
+        head=Head(*tuned.heads[0]),
+        ngrams=Shop(backbone, labels, spec.recipe, progress).ngrams(rows),
+        adapters=[*backbone.adapters, tuned.adapter],
+        base=backbone.base,
+        prompt=backbone.prompt,
+        quantisation=quantisation,
+        importance=backbone.importance,
+        languages=spec.languages,
+        trained_on=(spec.train, "storefront stock of negatives (this project)"),
+        notices=backbone.notices,
+    )
+
+
+def _compare(
+    run: Run, spec: Spec, classifier: Classifier, tests: Sequence[TestSet], progress: Progress
+) -> Comparison:
+    """On test messages where there are any, else on the training rows, which both know equally well."""
+    given = [example for test in tests for example in test.examples]
+    rows = "test and dev messages" if given else "training messages"
+    given = given or list(read_rows(run, "train"))
+    chosen = random.Random(spec.recipe.tuning.seed).sample(given, min(COMPARED, len(given)))
+    built = embed_all(classifier, chosen, progress, "quantised weights")
+    progress("measure merged weights", 0, len(chosen))
+    backbone = _backbone(spec, progress)
+    prompts = Shop(backbone, (), spec.recipe, progress).tokeniser.prompts([e.text for e in chosen])
+    device = spec.recipe.tuning.device
+    model = load_decoder(run / MERGED, device, dtype=torch.bfloat16)
+    merged = hidden_states(model, prompts, device)
+    return compare(classifier, built, merged, chosen, classifier.model.calibration, rows)
+
+
+def _golden(run: Run, spec: Spec) -> list[str]:
     """A few training messages, one an intent, whose answers every load must reproduce."""
-    by_intent = {example.intent: example.text for example in examples}
+    by_intent = {example.intent: example.text for example in read_rows(run, "train")}
+    seed = spec.recipe.tuning.seed
     intents = random.Random(seed).sample(sorted(by_intent), min(6, len(by_intent)))
     return [by_intent[intent] for intent in intents]
-
-
-def with_overrides(device: str, seed: int, epochs: float | None) -> TuningConfig:
-    """The recipe's knobs with what the command line changes."""
-    config = replace(TUNING, device=device, seed=seed)
-    return replace(config, epochs=epochs) if epochs else config

@@ -5,14 +5,17 @@ from __future__ import annotations
 import html
 import io
 import json
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from app.artifacts.manifest import Manifest, write_atomically
 from app.classification.decision import Calibration
 from training.evaluate import Evaluation
+from training.measure import Comparison
 from training.metrics import Interval, Scores
+from training.recipe import Recipe
+from training.runs import StepRecord
 
 REPORT_JSON = "report.json"
 REPORT_MD = "report.md"
@@ -28,11 +31,21 @@ figure{margin:1rem 0}svg{max-width:100%;height:auto;background:#fff;border-radiu
 """
 
 
+@dataclass(frozen=True, slots=True)
+class Making:
+    """How a version was made, as far as it was measured."""
+
+    steps: Mapping[str, StepRecord] = field(default_factory=dict)
+    comparison: Comparison | None = None
+    recipe: Recipe | None = None
+
+
 def write_report(
     directory: Path,
     manifest: Manifest,
     calibration: Calibration,
     evaluations: Sequence[Evaluation],
+    making: Making,
 ) -> tuple[str, ...]:
     """Write the three files into the artifact; returns their paths."""
     content = {
@@ -42,9 +55,10 @@ def write_report(
         "trained_on": manifest.trained_on,
         "calibration": asdict(calibration),
         "sets": [asdict(evaluation) for evaluation in evaluations],
+        "making": asdict(making),
     }
     write_atomically(directory / REPORT_JSON, _json(content))
-    tables = _sections(calibration, evaluations)
+    tables = [*_sections(calibration, evaluations), *_making(making)]
     write_atomically(directory / REPORT_MD, _markdown(manifest, tables).encode())
     write_atomically(directory / REPORT_HTML, _html(manifest, tables, evaluations).encode())
     return REPORT_JSON, REPORT_MD, REPORT_HTML
@@ -112,7 +126,81 @@ def _sections(calibration: Calibration, evaluations: Sequence[Evaluation]) -> li
                 [[meant, got, str(n)] for meant, got, n in evaluation.confusions],
             )
         )
+        tables.append(
+            (
+                f"{evaluation.name}: coverage and risk",
+                "When only the surest share of all messages is answered, how many answers are wrong.",
+                ["answered", "wrong among them"],
+                _coverage(evaluation),
+            )
+        )
     return tables
+
+
+def _making(making: Making) -> list[Table]:
+    """What it took, and what was lost on the way to the served weights."""
+    tables: list[Table] = []
+    compared = making.comparison
+    if compared is not None:
+        tables.append(
+            (
+                "Quantised against unquantised",
+                (
+                    f"{compared.n} {compared.rows}, through llama.cpp on the built weights and through "
+                    "torch on the merged ones in bfloat16, with the same heads and calibration. "
+                    f"Same decision on {_interval(compared.agreement)} of them; cosine of the hidden "
+                    f"states {compared.mean_cosine:.4f} on average, {compared.least_cosine:.4f} at the "
+                    "least."
+                ),
+                ["in-scope accuracy", "quantised", "unquantised"],
+                [
+                    ["fused", _interval(compared.quantised), _interval(compared.unquantised)],
+                    [
+                        "language model",
+                        _interval(compared.lm_quantised),
+                        _interval(compared.lm_unquantised),
+                    ],
+                ],
+            )
+        )
+    if making.steps:
+        seconds = sum(record.seconds for record in making.steps.values())
+        tables.append(
+            (
+                "Making it",
+                (
+                    f"{seconds:.0f} s in all. Memory: the greatest that was resident in a step. Steps "
+                    "that stood from an earlier try are counted as they were measured then."
+                ),
+                ["step", "seconds", "memory, MB", "device", "device memory, MB"],
+                [
+                    [
+                        step,
+                        f"{record.seconds:.1f}",
+                        f"{record.peak_mb:.0f}",
+                        record.device,
+                        "–" if record.device_peak_mb is None else f"{record.device_peak_mb:.0f}",
+                    ]
+                    for step, record in making.steps.items()
+                ],
+            )
+        )
+    if making.recipe is not None:
+        knobs = making.recipe.as_dict()
+        knobs |= knobs.pop("tuning")
+        tables.append(
+            ("Recipe", "The knobs.", ["knob", "value"], [[k, str(v)] for k, v in knobs.items()])
+        )
+    return tables
+
+
+def _coverage(evaluation: Evaluation) -> list[list[str]]:
+    """Error among the answered at round shares of answered messages."""
+    rows = []
+    for wanted in (1.0, 0.9, 0.8, 0.7, 0.6, 0.5):
+        share, risk = min(evaluation.risk, key=lambda point: abs(point[0] - wanted))
+        rows.append([f"{share:.2f}", f"{risk:.3f}"])
+    return rows
 
 
 def _cells(scores: Scores) -> list[str]:

@@ -1,13 +1,30 @@
-"""Progress of long steps on a terminal; plain lines where there is none."""
+"""The terminal of the commands: progress of long steps, plain lines where there is none; and threads."""
 
 from __future__ import annotations
 
+import os
 import time
 from types import TracebackType
 from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from app.cpu import cpu_budget
+
+console = Console(stderr=True)
+
+
+def model_threads(asked: int) -> int:
+    """As many as asked for; for 0 what this machine gives."""
+    return asked or cpu_budget().model_threads
+
+
+def limit_threads(asked: int) -> None:
+    """Before torch or llama.cpp load: they read these once. Passive waiting spares busy machines."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    os.environ.setdefault("OMP_NUM_THREADS", str(model_threads(asked)))
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
 class ProgressLine:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from email.message import Message
 from typing import Annotated, Any
@@ -10,6 +11,7 @@ from fastapi import APIRouter, Depends, Header, Request
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from app.api.auth import caller_of, charge, require_scope
 from app.api.hangup import decisions_unless_gone
 from app.api.openapi import problems
 from app.api.schemas import (
@@ -18,9 +20,13 @@ from app.api.schemas import (
     ClassifyBatchRequest,
     ClassifyRequest,
     classification,
+    entities_in,
 )
 from app.api.state import service_of
-from app.serving.service import Decision
+from app.serving.service import Decision, Pending
+
+_MANY_CHARS = 2_000
+"""From here on, looking for entities would hold up the event loop for milliseconds."""
 
 TimeoutMs = Annotated[
     int | None,
@@ -50,8 +56,8 @@ async def require_json(request: Request) -> None:
 router = APIRouter(
     prefix="/v1",
     tags=["classify"],
-    dependencies=[Depends(require_json)],
-    responses=problems(400, 404, 413, 415, 422, 429, 500, 503, 504),
+    dependencies=[Depends(require_scope("classify")), Depends(require_json)],
+    responses=problems(400, 401, 403, 404, 408, 413, 415, 422, 429, 500, 503, 504),
 )
 
 
@@ -65,8 +71,8 @@ async def classify(
     body: ClassifyRequest, request: Request, timeout_ms: TimeoutMs = None
 ) -> Response:
     """Decide on one message: an intent with a calibrated probability, or `out_of_scope`."""
-    decisions = await _decide(request, [body.text], body.model, timeout_ms)
-    return _json(classification(decisions[0], body.top_k))
+    answers = await _classify(request, [body.text], body, timeout_ms)
+    return json_response(answers[0])
 
 
 @router.post(
@@ -79,18 +85,82 @@ async def classify_batch(
     body: ClassifyBatchRequest, request: Request, timeout_ms: TimeoutMs = None
 ) -> Response:
     """Decide on several messages at once. Results come in order; all are answered or none."""
-    decisions = await _decide(request, body.texts, body.model, timeout_ms)
-    return _json({"results": [classification(one, body.top_k) for one in decisions]})
+    return json_response({"results": await _classify(request, body.texts, body, timeout_ms)})
 
 
-async def _decide(
+async def _classify(
+    request: Request,
+    texts: list[str],
+    asked: ClassifyRequest | ClassifyBatchRequest,
+    timeout_ms: int | None,
+) -> list[dict[str, Any]]:
+    decisions = await decide(request, texts, asked.model, timeout_ms)
+    answers = [classification(decision, asked.top_k) for decision in decisions]
+    remember(request, texts, decisions, answers)
+    if asked.entities:
+        for answer, entities in zip(answers, await entities_of(texts), strict=True):
+            answer["entities"] = entities
+    return answers
+
+
+async def decide(
     request: Request, texts: list[str], model: str | None, timeout_ms: int | None
 ) -> list[Decision]:
+    """One decision a text, for the caller of ``request`` and only while it waits."""
+    charge(request, len(texts))
     deadline = timeout_ms / 1e3 if timeout_ms else None
     pending = await service_of(request).admit(texts, model, deadline)
-    return await decisions_unless_gone(request, pending)
+    decisions = await decisions_unless_gone(request, pending)
+    _trace(request, pending, decisions)
+    return decisions
 
 
-def _json(content: dict[str, Any]) -> Response:
-    body = json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
+def _trace(request: Request, pending: Pending, decisions: list[Decision]) -> None:
+    traces = request.state.traces
+    if traces is None:
+        return
+    began = pending.started
+    steps = []
+    if pending.ticket is not None:
+        admitted = pending.ticket.admitted
+        # Of a request in several batches, the last message tells when it was done.
+        waited = max(decision.timings.queue for decision in decisions)
+        computed = max(d.timings.queue + d.timings.inference for d in decisions)
+        steps = [
+            ("tokenise", began, admitted),
+            ("queue", admitted, admitted + waited),
+            ("inference", admitted + waited, admitted + computed),
+        ]
+    told = {
+        "shopintent.model": pending.ref.name,
+        "shopintent.version": pending.ref.version,
+        "shopintent.messages": len(decisions),
+    }
+    ended = began + decisions[0].timings.total
+    traces.record(request.headers, ("classify", began, ended), steps, told)
+
+
+async def entities_of(texts: list[str]) -> list[list[dict[str, Any]]]:
+    """For each text, as :func:`app.api.schemas.entities_in`; many in another thread."""
+    if sum(map(len, texts)) > _MANY_CHARS:
+        return await asyncio.to_thread(lambda: [entities_in(text) for text in texts])
+    return [entities_in(text) for text in texts]
+
+
+def remember(
+    request: Request, texts: list[str], decisions: list[Decision], answers: list[dict[str, Any]]
+) -> None:
+    """Keep in mind what was answered, where feedback is taken."""
+    desk = request.state.desk
+    if desk is not None:
+        client = caller_of(request).name
+        for text, one, answer in zip(texts, decisions, answers, strict=True):
+            desk.remember(answer["id"], client, one.model, one.prediction, text)
+
+
+def json_response(content: dict[str, Any]) -> Response:
+    """Plain values as JSON, past the framework's encoder: they are known to be right."""
+    told = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
+    # Half a surrogate pair has no UTF-8, but JSON's own escape is just how Python writes it.
+    body = told.encode(errors="backslashreplace")
     return Response(body, media_type="application/json")

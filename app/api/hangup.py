@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
+from typing import Any, Protocol, TypeVar
 
 from fastapi import Request
 from starlette.responses import Response
 
-from app.serving.service import Decision, Pending
+T = TypeVar("T")
 
 HUNG_UP = 499
 """The status that is counted for a caller who went away before the answer; never sent."""
@@ -17,7 +19,18 @@ class CallerGone(Exception):
     """The caller closed the connection before the answer."""
 
 
-async def decisions_unless_gone(request: Request, pending: Pending) -> list[Decision]:
+class Pending(Protocol[T]):
+    """An admitted request, as :class:`app.serving.service.Pending`."""
+
+    @property
+    def done(self) -> bool: ...
+
+    def abandon(self) -> None: ...
+
+    def decisions(self) -> Coroutine[Any, Any, list[T]]: ...
+
+
+async def decisions_unless_gone(request: Request, pending: Pending[T]) -> list[T]:
     """Await the answers; abandon the request when its caller disconnects (:class:`CallerGone`)."""
     if pending.done:
         return await pending.decisions()
@@ -32,7 +45,7 @@ async def decisions_unless_gone(request: Request, pending: Pending) -> list[Deci
         watch.cancel()
 
 
-async def _watch(request: Request, pending: Pending) -> None:
+async def _watch(request: Request, pending: Pending[Any]) -> None:
     # The body has been read: the next thing to come is the end of the connection.
     while (await request.receive())["type"] != "http.disconnect":
         pass

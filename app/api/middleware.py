@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from time import perf_counter
 from uuid import uuid4
@@ -81,11 +82,15 @@ class RequestContext:
 
 
 class BodyLimit:
-    """Refuses a body that is too large, by its announced length or as soon as too much has come."""
+    """Refuses a body that is too large, by its announced length or as soon as too much has come.
 
-    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+    One that has not come whole within ``seconds`` is refused too.
+    """
+
+    def __init__(self, app: ASGIApp, max_bytes: int, seconds: float = 30.0) -> None:
         self.app = app
         self.max_bytes = max_bytes
+        self.seconds = seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -95,12 +100,21 @@ class BodyLimit:
         # Digits only: the server has refused any other length already.
         refused = len(announced) > 15 or int(announced) > self.max_bytes
         received = 0
+        whole = False
+        deadline = perf_counter() + self.seconds
 
         async def receive_within_limit() -> Message:
-            nonlocal received
+            nonlocal received, whole
             if refused:
                 raise HTTPException(413, self._detail)
-            message = await receive()
+            if whole:  # all that can still come is the end of the connection
+                return await receive()
+            try:
+                async with asyncio.timeout(deadline - perf_counter()):
+                    message = await receive()
+            except TimeoutError:
+                raise HTTPException(408, headers={"Connection": "close"}) from None
+            whole = not message.get("more_body", False)
             received += len(message.get("body", b""))
             if received > self.max_bytes:
                 raise HTTPException(413, self._detail)

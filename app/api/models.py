@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Depends, Request
 
+from app.api.auth import require_scope
 from app.api.openapi import problems
 from app.api.schemas import IntentInfo, ModelDetails, ModelList, ModelSummary
 from app.api.state import service_of
 from app.domain import OUT_OF_SCOPE
-from app.serving.registry import LiveModel, State
+from app.serving.live_model import LiveModel, State
 
-router = APIRouter(prefix="/v1", tags=["models"])
+router = APIRouter(
+    prefix="/v1",
+    tags=["models"],
+    dependencies=[Depends(require_scope("classify"))],
+    responses=problems(401, 403, 429),
+)
 
 
 @router.get("/models", operation_id="listModels", summary="Which models are served?")
@@ -70,4 +76,5 @@ def _summary(model: LiveModel, default: str) -> ModelSummary:
         backend=model.ref.backend,
         languages=list(manifest.languages),
         intent_count=sum(label.intent != OUT_OF_SCOPE for label in manifest.labels),
+        tasks=["intent", "cart"] if model.reads_carts else ["intent"],
     )

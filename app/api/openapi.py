@@ -8,7 +8,9 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
+from app.api.auth import Access
 from app.api.problems import FAILURES, FRAMEWORK, MEDIA_TYPE, Kind, Problem
+from app.api.tensors import InferRequest
 
 DESCRIPTION = """Tells a storefront what its customer wants. A message goes in; a decision comes out: an
 intent with a calibrated probability, or an honest "out of scope". Errors are RFC 9457 problems."""
@@ -41,23 +43,62 @@ def _response(status: int) -> dict[str, Any]:
     return response
 
 
-def document(app: FastAPI) -> dict[str, Any]:
+def document(app: FastAPI, access: Access) -> dict[str, Any]:
     """Build the document once; afterwards the application keeps it."""
     if app.openapi_schema is None:
         schema = get_openapi(
             title=app.title, version=app.version, description=DESCRIPTION, routes=app.routes
         )
-        problem = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
         schemas = schema.setdefault("components", {}).setdefault("schemas", {})
-        schemas |= problem.pop("$defs")
-        schemas["Problem"] = problem
+        for model in (Problem, InferRequest):  # those that the framework does not see
+            described = model.model_json_schema(ref_template="#/components/schemas/{model}")
+            schemas |= described.pop("$defs")
+            schemas[model.__name__] = described
+        _drop_null_parameters(schema)
+        _declare_empty_bodies(schema)
         _drop_framework_errors(schema)
+        if access.ring is not None:
+            _declare_keys(schema, access)
         schema["x-problems"] = [
             {"slug": kind.slug, "status": kind.status, "title": kind.title}
             for kind in all_kinds().values()
         ]
         app.openapi_schema = schema
     return app.openapi_schema
+
+
+def _declare_keys(schema: dict[str, Any], access: Access) -> None:
+    """Say which operations ask for a key."""
+    schema["components"]["securitySchemes"] = {
+        "key": {"type": "http", "scheme": "bearer", "description": "A key of this service."}
+    }
+    for path, operations in schema["paths"].items():
+        if not access.is_public(path):
+            for operation in operations.values():
+                operation["security"] = [{"key": []}]
+
+
+def _declare_empty_bodies(schema: dict[str, Any]) -> None:
+    """Routes without a body of their own ask for JSON too, so that no page of another site can post."""
+    for operations in schema["paths"].values():
+        for operation in operations.values():
+            if "415" in operation["responses"] and "requestBody" not in operation:
+                operation["requestBody"] = {
+                    "description": "Not read; its type must be JSON.",
+                    "required": True,
+                    "content": {"application/json": {"schema": {}, "example": {}}},
+                }
+
+
+def _drop_null_parameters(schema: dict[str, Any]) -> None:
+    """Headers and queries that may be left out cannot be null, whatever their Python type says."""
+    for operations in schema["paths"].values():
+        for operation in operations.values():
+            for parameter in operation.get("parameters", ()):
+                choices = parameter["schema"].pop("anyOf", ())
+                for choice in choices:
+                    if choice != {"type": "null"}:
+                        parameter["schema"] |= choice
 
 
 def _drop_framework_errors(schema: dict[str, Any]) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Depends, Request
 from prometheus_client.exposition import choose_encoder
 from starlette.responses import Response
 
+from app.api.auth import require_metrics
 from app.api.openapi import problems
 from app.api.schemas import Health
 from app.api.state import service_of
@@ -59,7 +60,11 @@ async def readyz(request: Request) -> Health:
     operation_id="metrics",
     summary="Prometheus metrics",
     response_class=Response,
-    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+    dependencies=[Depends(require_metrics)],
+    responses={
+        200: {"content": {"text/plain": {"schema": {"type": "string"}}}},
+        **problems(401, 403, 429),
+    },
 )
 async def metrics(request: Request) -> Response:
     """In the text format, or OpenMetrics where the scraper asks for it."""

@@ -22,16 +22,25 @@ from app.errors import (
     BackendError,
     BackendUnavailable,
     BatchTooLarge,
+    CandidateRefused,
+    CatalogInvalid,
+    ChangeUnderWay,
     DeadlineExceeded,
     EmptyText,
+    FeedbackError,
+    FeedbackOff,
     InferenceFailed,
     InputError,
+    NoCartModel,
     NotReady,
     OverloadError,
     QueueFull,
+    RateLimited,
     ShopintentError,
     TextTooLong,
+    UnknownIntent,
     UnknownModel,
+    UnknownPrediction,
 )
 
 MEDIA_TYPE = "application/problem+json"
@@ -54,11 +63,21 @@ FAILURES: dict[type[ShopintentError], Kind] = {
     EmptyText: Kind("empty-text", 422, "The message is empty"),
     TextTooLong: Kind("text-too-long", 422, "The message is too long"),
     BatchTooLarge: Kind("batch-too-large", 422, "Too many messages in one request"),
+    CatalogInvalid: Kind("invalid-catalog", 422, "The catalog cannot be used"),
+    # Not 404: the model is there and so is the address; what is wrong is to ask it for this.
+    NoCartModel: Kind("no-cart-model", 422, "The model does not read carts"),
+    UnknownIntent: Kind("unknown-intent", 422, "The model has no such intent"),
+    FeedbackError: Kind("feedback-lost", 503, "The feedback could not be kept"),
+    FeedbackOff: Kind("feedback-off", 404, "This service keeps no feedback"),
+    UnknownPrediction: Kind("unknown-prediction", 404, "No such decision"),
     UnknownModel: Kind("unknown-model", 404, "No such model"),
     OverloadError: Kind("overloaded", 503, "The service is too busy"),
     QueueFull: Kind("queue-full", 429, "Too much work is waiting"),
+    RateLimited: Kind("rate-limited", 429, "Too many requests from this caller"),
     NotReady: Kind("not-ready", 503, "The service is not ready"),
     DeadlineExceeded: Kind("deadline-exceeded", 504, "The deadline passed"),
+    ChangeUnderWay: Kind("change-under-way", 409, "Another change is under way"),
+    CandidateRefused: Kind("candidate-refused", 409, "The version did not pass its checks"),
     ArtifactError: Kind("model-unusable", 503, "The model cannot be used"),
     BackendError: Kind("backend-failed", 503, "The model's library failed"),
     BackendUnavailable: Kind("backend-unavailable", 503, "The model's library is missing"),
@@ -69,8 +88,11 @@ FAILURES: dict[type[ShopintentError], Kind] = {
 
 FRAMEWORK: dict[int, Kind] = {
     400: Kind("malformed-request", 400, "The request cannot be read"),
+    401: Kind("unauthenticated", 401, "A key is needed"),
+    403: Kind("forbidden", 403, "The key does not open this"),
     404: Kind("not-found", 404, "There is nothing at this address"),
     405: Kind("method-not-allowed", 405, "This address does not take this method"),
+    408: Kind("body-too-slow", 408, "The request body did not come in time"),
     413: Kind("body-too-large", 413, "The request body is too large"),
     415: Kind("unsupported-media-type", 415, "The request body must be JSON"),
     422: FAILURES[InputError],
@@ -78,9 +100,14 @@ FRAMEWORK: dict[int, Kind] = {
 }
 """What is refused before it reaches the service."""
 
+for _kind in (*FAILURES.values(), *FRAMEWORK.values()):
+    metrics.REJECTIONS.labels(_kind.slug)  # from 0 on, or the first would be invisible to a rate
+
 _DETAILS = {
+    403: "The header WWW-Authenticate names the scope that the key lacks.",
     404: "See /docs for what is served.",
     405: "See the Allow header.",
+    408: "Send the body at once.",
     415: "Send Content-Type: application/json, without Content-Encoding.",
 }
 
@@ -104,6 +131,7 @@ class Problem(BaseModel):
     detail: str | None = Field(None, examples=["more messages wait than can be answered soon"])
     request_id: str | None = Field(None, description="As in the header X-Request-Id.")
     errors: list[FieldProblem] | None = None
+    error: str | None = Field(None, description="The detail once more, under /v2 only.")
 
 
 def kind_of(error: ShopintentError) -> Kind:
@@ -117,8 +145,12 @@ def problem(
     detail: str | None = None,
     errors: list[dict[str, str]] | None = None,
     headers: dict[str, str] | None = None,
+    path: str = "",
 ) -> Response:
-    """The response for a failure. The request id comes from the logging context."""
+    """The response for a failure. The request id comes from the logging context.
+
+    Under ``path`` /v2 it says in ``error`` too what is wrong, as the clients of that protocol read it.
+    """
     content: dict[str, Any] = {
         "type": f"/docs#{kind.slug}",
         "title": kind.title,
@@ -131,12 +163,14 @@ def problem(
         content["request_id"] = request_id
     if errors:
         content["errors"] = errors
+    if path.startswith("/v2"):
+        content["error"] = detail or kind.title
     body = json.dumps(content, ensure_ascii=False).encode()
     metrics.REJECTIONS.labels(kind.slug).inc()
     return Response(body, kind.status, headers, media_type=MEDIA_TYPE)
 
 
-def failure(error: ShopintentError, *, text_pointer: str = "#/text") -> Response:
+def failure(error: ShopintentError, *, text_pointer: str = "#/text", path: str = "") -> Response:
     """The response for one of our own errors. ``text_pointer`` is where the request's text stands."""
     kind = kind_of(error)
     headers = {}
@@ -145,41 +179,56 @@ def failure(error: ShopintentError, *, text_pointer: str = "#/text") -> Response
         headers["Retry-After"] = str(min(600, max(1, math.ceil(seconds))))
     errors = None
     if error.index is not None:
+        if isinstance(error, CatalogInvalid):
+            text_pointer = "#/catalog"
         pointer = text_pointer if text_pointer == "#/text" else f"{text_pointer}/{error.index}"
         errors = [{"pointer": pointer, "detail": str(error)}]
     # Artifact and library errors name paths and versions: those are for the log.
     private = isinstance(error, ArtifactError | BackendError) and kind.status != 500
     detail = "see the service's log" if private else str(error)
-    return problem(kind, detail=detail, errors=errors, headers=headers)
+    return problem(kind, detail=detail, errors=errors, headers=headers, path=path)
 
 
 async def on_failure(request: Request, error: Exception) -> Response:
     """Exception handler for :class:`ShopintentError`."""
     assert isinstance(error, ShopintentError)
-    batch = request.url.path.endswith("/batch")
-    return failure(error, text_pointer="#/texts" if batch else "#/text")
+    path = request.url.path
+    batch = path.endswith("/batch")
+    return failure(error, text_pointer="#/texts" if batch else "#/text", path=path)
 
 
-async def on_http_exception(_request: Request, error: Exception) -> Response:
+async def on_http_exception(request: Request, error: Exception) -> Response:
     """Exception handler for the framework's own refusals."""
     assert isinstance(error, HTTPException)
     kind = FRAMEWORK.get(error.status_code)
     if kind is None:
         kind = Kind("http-error", error.status_code, "The request was refused")
-    headers = dict(error.headers) if error.headers else None
-    return problem(kind, detail=_DETAILS.get(error.status_code, str(error.detail)), headers=headers)
+    headers = dict(error.headers) if error.headers else {}
+    if error.status_code == 405:
+        headers["Allow"] = ", ".join(_methods_at(request)) or headers.get("Allow", "")
+    detail = _DETAILS.get(error.status_code, str(error.detail))
+    return problem(kind, detail=detail, headers=headers, path=request.url.path)
 
 
-async def on_invalid_request(_request: Request, error: Exception) -> Response:
+def _methods_at(request: Request) -> list[str]:
+    """All that are declared for the address; the framework names those of one route only."""
+    template = getattr(request.scope.get("route"), "path", "")
+    operations = request.app.openapi()["paths"].get(template, {})
+    return sorted(method.upper() for method in operations)
+
+
+async def on_invalid_request(request: Request, error: Exception) -> Response:
     """Exception handler for a body or header that breaks the schema. Never quotes the input."""
     assert isinstance(error, RequestValidationError)
     found = error.errors()
     if any(one["type"] == "json_invalid" for one in found):
         reason = str(found[0].get("ctx", {}).get("error", "invalid JSON"))
         place = found[0]["loc"][-1]
-        return problem(FRAMEWORK[400], detail=f"malformed JSON at character {place}: {reason}")
+        detail = f"malformed JSON at character {place}: {reason}"
+        return problem(FRAMEWORK[400], detail=detail, path=request.url.path)
     errors = [_field_problem(one["loc"], one["msg"], one["type"]) for one in found[:20]]
-    return problem(FRAMEWORK[422], detail=errors[0]["detail"], errors=errors)
+    detail = errors[0]["detail"]
+    return problem(FRAMEWORK[422], detail=detail, errors=errors, path=request.url.path)
 
 
 def internal_error() -> Response:

@@ -5,8 +5,20 @@ from __future__ import annotations
 from typing import Annotated, Any
 from uuid import uuid4
 
-from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    FailFast,
+    Field,
+    StrictBool,
+    StrictInt,
+    StrictStr,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
+from app.classification.entities import find_entities
+from app.domain import ModelRef, Timings
 from app.serving.service import Decision
 
 TopK = Annotated[
@@ -18,11 +30,29 @@ ModelName = Annotated[
 ]
 
 
-class _Request(BaseModel):
+_MOST_FIELDS = 32
+"""More are refused at once: to describe each of 100,000 unknown fields takes a third of a second."""
+
+
+class RequestBody(BaseModel):
+    """What every request body has in common: unknown fields are refused."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _few_fields(cls, given: object) -> object:
+        if isinstance(given, dict) and len(given) > _MOST_FIELDS:
+            raise PydanticCustomError("too_many_fields", "Input has too many fields")
+        return given
 
-class ClassifyRequest(_Request):
+
+Entities = Annotated[
+    StrictBool, Field(description="Also find order numbers, e-mails, phones, amounts and sizes.")
+]
+
+
+class ClassifyRequest(RequestBody):
     """One message of a customer."""
 
     text: StrictStr = Field(
@@ -31,18 +61,20 @@ class ClassifyRequest(_Request):
     )
     top_k: TopK = 3
     model: ModelName = None
+    entities: Entities = False
 
 
-class ClassifyBatchRequest(_Request):
+class ClassifyBatchRequest(RequestBody):
     """Several messages, answered in order. All are taken or none."""
 
-    texts: list[StrictStr] = Field(
+    texts: Annotated[list[StrictStr], FailFast()] = Field(
         min_length=1,
         description="The messages, as the customers wrote them.",
         examples=[["put two of the blue mugs in my basket", "what's the capital of france"]],
     )
     top_k: TopK = 3
     model: ModelName = None
+    entities: Entities = False
 
 
 class RankedIntent(BaseModel):
@@ -50,6 +82,18 @@ class RankedIntent(BaseModel):
 
     intent: str = Field(examples=["delivery_delay"])
     confidence: float = Field(ge=0, le=1, examples=[0.94])
+
+
+class FoundEntity(BaseModel):
+    """A detail in the message, found by rule. ``value`` is the text from ``start`` to ``end``."""
+
+    type: str = Field(
+        description="`order_number`, `email`, `phone`, `amount` or `size`.",
+        examples=["order_number"],
+    )
+    start: int = Field(ge=0, description="In Unicode code points.", examples=[18])
+    end: int = Field(ge=1, examples=[22])
+    value: str = Field(examples=["4711"])
 
 
 class AnsweringModel(BaseModel):
@@ -85,6 +129,33 @@ class Classification(BaseModel):
     ranking: list[RankedIntent]
     model: AnsweringModel
     timings_ms: TimingsMs
+    entities: list[FoundEntity] = Field(
+        default_factory=list, description="There only when the request asked for it."
+    )
+
+
+class FeedbackRequest(RequestBody):
+    """What a decision should have been."""
+
+    id: StrictStr = Field(
+        pattern=r"^[0-9a-f]{32}$",
+        description="The `id` of the decision.",
+        examples=["5f0c1c2e9f5b4c0f8f3a6f3c1d2e4b7a"],
+    )
+    intent: StrictStr = Field(
+        min_length=1,
+        max_length=64,
+        description="The right intent, one of the model's, or `out_of_scope`.",
+        examples=["order_status"],
+    )
+
+
+class FeedbackReceipt(BaseModel):
+    """What was kept."""
+
+    id: str
+    intent: str
+    text_kept: bool = Field(description="Whether the message was kept with it, masked.")
 
 
 class ClassificationBatch(BaseModel):
@@ -112,6 +183,9 @@ class ModelSummary(BaseModel):
     backend: str | None = Field(None, examples=["gguf"])
     languages: list[str] | None = Field(None, examples=[["en"]])
     intent_count: int | None = Field(None, description="Without `out_of_scope`.", examples=[32])
+    tasks: list[str] | None = Field(
+        None, description="`intent`; and `cart` where it answers /v1/cart.", examples=[["intent"]]
+    )
 
 
 class ModelDetails(ModelSummary):
@@ -141,18 +215,33 @@ class Health(BaseModel):
     status: str = Field(examples=["ok"])
 
 
+def entities_in(text: str) -> list[dict[str, Any]]:
+    """In the shape of :class:`FoundEntity`."""
+    return [
+        {"type": one.kind, "start": one.start, "end": one.end, "value": one.value}
+        for one in find_entities(text)
+    ]
+
+
 def classification(decision: Decision, top_k: int) -> dict[str, Any]:
     """A decision in the shape of :class:`Classification`: plain values, ready for JSON."""
-    found, model, spent = decision.prediction, decision.model, decision.timings
+    found = decision.prediction
     return {
         "id": uuid4().hex,
         "intent": found.intent,
-        "confidence": _share(found.confidence),
+        "confidence": share(found.confidence),
         "in_scope": found.in_scope,
         "ranking": [
-            {"intent": score.intent, "confidence": _share(score.confidence)}
+            {"intent": score.intent, "confidence": share(score.confidence)}
             for score in found.ranking[:top_k]
         ],
+        **origin(decision.model, decision.timings),
+    }
+
+
+def origin(model: ModelRef, spent: Timings) -> dict[str, Any]:
+    """What every decision tells of where it comes from: ``model`` and ``timings_ms``."""
+    return {
         "model": {"name": model.name, "version": model.version, "backend": model.backend},
         "timings_ms": {
             "queue": round(spent.queue * 1e3, 3),
@@ -162,5 +251,6 @@ def classification(decision: Decision, top_k: int) -> dict[str, Any]:
     }
 
 
-def _share(confidence: float) -> float:
+def share(confidence: float) -> float:
+    """A probability on the wire."""
     return round(min(1.0, max(0.0, confidence)), 6)

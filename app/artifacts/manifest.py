@@ -84,11 +84,16 @@ class BasePackage(_Frozen):
 
 
 class BaseFile(_Frozen):
-    """Base weights in a GGUF file beside the artifact or elsewhere in the store."""
+    """Base weights in a GGUF file beside the artifact or elsewhere in the store.
+
+    No package index has it: it must be carried along, or made again from ``source``.
+    """
 
     kind: Literal["file"] = "file"
     path: str
     sha256: Sha256
+    source: str | None = Field(default=None, exclude_if=lambda value: value is None)
+    """What the file was made from: ``owner/model@revision`` on a hub, or a file's or folder's name."""
 
 
 class BaseModelId(_Frozen):
@@ -105,7 +110,7 @@ class BaseModelId(_Frozen):
 class WeightsRecipe(_Frozen):
     """How the weights are built on the machine that serves them.
 
-    base -> dequantise -> add each adapter in turn -> quantise -> ``output``.
+    base -> trim the vocabulary -> dequantise -> add each adapter in turn -> quantise -> ``output``.
     """
 
     base: Annotated[BasePackage | BaseFile | BaseModelId, Field(discriminator="kind")]
@@ -116,11 +121,14 @@ class WeightsRecipe(_Frozen):
     output: str
     importance: str | None = None
     """Path in ``files``: mean squared inputs of each matrix, to quantise by (safetensors)."""
+    vocabulary: str | None = Field(default=None, exclude_if=lambda value: value is None)
+    """Path in ``files``: which pieces of the base's vocabulary stay (safetensors); by default all."""
 
     @property
     def inputs(self) -> tuple[str, ...]:
         """The published files that the weights are made from."""
-        return (*self.adapters, *((self.importance,) if self.importance else ()))
+        optional = (self.importance, self.vocabulary)
+        return (*self.adapters, *(path for path in optional if path is not None))
 
     def digest(self, files: dict[str, FileEntry]) -> str:
         """sha256 over the recipe and its inputs' digests: equal digests, equal weights."""
@@ -134,6 +142,43 @@ class Golden(_Frozen):
     text: str
     intent: str
     confidence: float = Field(ge=0, le=1)
+
+
+class CartPromptSpec(_Frozen):
+    """The text around catalog and message: see :class:`app.classification.prompt.CartPrompt`."""
+
+    catalog_prefix: str = "Catalog:\n"
+    product_suffix: str = "\n"
+    message_prefix: str = "Message: "
+    message_suffix: str = "\n"
+    slots: tuple[str, ...] = ("1", "2", "3", "4", "5", "6")
+    """As many as a message may have actions; one token each."""
+
+
+class CartGoldenAction(_Frozen):
+    """One action of a golden answer."""
+
+    action: Literal["add", "remove"]
+    product: str
+    quantity: int = Field(ge=1)
+
+
+class CartGolden(_Frozen):
+    """A catalog and a message whose decision comes out again before the model goes live."""
+
+    text: str
+    catalog: tuple[str, ...] = Field(min_length=1)
+    outcome: Literal["actions", "no_action", "not_in_catalog", "ambiguous"]
+    actions: tuple[CartGoldenAction, ...] = ()
+
+
+class CartSpec(_Frozen):
+    """The cart heads beside the intents, on the same weights."""
+
+    prompt: CartPromptSpec = CartPromptSpec()
+    heads: str = "cart.safetensors"
+    calibration: str = "cart_calibration.json"
+    golden: tuple[CartGolden, ...] = ()
 
 
 class Manifest(_Frozen):
@@ -154,6 +199,12 @@ class Manifest(_Frozen):
     weights: WeightsRecipe | None
     files: tuple[FileEntry, ...]
     golden: tuple[Golden, ...]
+    cart: CartSpec | None = Field(default=None, exclude_if=lambda value: value is None)
+    """Where the model reads carts too. Left out where it does not, as before there were any."""
+    intent_shares: dict[str, float] | None = Field(
+        default=None, exclude_if=lambda value: value is None
+    )
+    """How often the training data has each intent, out of scope included: drift is told against it."""
     evaluation: dict[str, float]
     """Headline figures; the whole report is in ``report.json``."""
     trained_on: tuple[str, ...]

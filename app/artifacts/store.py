@@ -1,7 +1,8 @@
 """The model store: names and versions on disk, and which version is active.
 
 ``<store>/<name>/<version>/`` holds an artifact. A version is a whole number; the highest one is active
-unless the file ``<store>/<name>/active`` names another.
+unless the file ``<store>/<name>/active`` names another. Its first line is the version to serve; the
+lines below are those that were served before, for going back.
 """
 
 from __future__ import annotations
@@ -23,11 +24,14 @@ from app.artifacts.manifest import (
     verify_files,
     write_atomically,
 )
+from app.artifacts.signature import read_signing_key, verify_signature
 from app.errors import FileDamaged, ManifestInvalid, UnknownModel, WeightsNotBuilt
 
 ACTIVE = "active"
 WEIGHTS = "weights"
 BUILD = "build.json"
+_REMEMBERED = 16
+"""Versions in the file ``active``."""
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _VERSION = re.compile(r"[1-9][0-9]{0,8}")
 
@@ -107,10 +111,19 @@ def write_build_marker(artifact: Artifact, *, sha256: str, size: int, built_with
 
 
 class Store:
-    """A directory of artifacts. Holds no state: every call looks at the disk."""
+    """A directory of artifacts. Holds no state: every call looks at the disk.
 
-    def __init__(self, root: Path) -> None:
+    With a ``signing_key`` only manifests that were signed with it count.
+    """
+
+    def __init__(self, root: Path, signing_key: bytes | None = None) -> None:
         self.root = root
+        self.signing_key = signing_key
+
+    @classmethod
+    def open(cls, root: Path, signing_key_file: Path | None) -> Store:
+        """Raises :class:`ManifestInvalid` when the key cannot be read."""
+        return cls(root, read_signing_key(signing_key_file) if signing_key_file else None)
 
     def names(self) -> tuple[str, ...]:
         """Models with at least one published version, sorted."""
@@ -131,15 +144,34 @@ class Store:
     def active_version(self, name: str) -> str:
         """The version to serve. Raises :class:`ManifestInvalid` when ``active`` names a missing one."""
         versions = self.versions(name)
-        pointer = self.root / name / ACTIVE
-        if not pointer.is_file():
+        pointed = self._pointed(name)
+        if pointed is None:
             return versions[-1]
-        chosen = pointer.read_text(errors="replace").strip()
+        chosen = pointed[0] if pointed else ""
         if chosen not in versions:
             raise ManifestInvalid(
                 f"{name}/{ACTIVE} names version {chosen[:16]!r}, which is not there"
             )
         return chosen
+
+    def previous_version(self, name: str) -> str:
+        """The version to go back to: the one served before, else the next lower one.
+
+        Raises :class:`UnknownModel` when there is none.
+        """
+        versions = self.versions(name)
+        active = self.active_version(name)
+        before = [v for v in (self._pointed(name) or ())[1:] if v in versions and v != active]
+        lower = [version for version in versions if int(version) < int(active)]
+        if not before and not lower:
+            raise UnknownModel(f"there is no version of {name!r} before {active}")
+        return before[0] if before else lower[-1]
+
+    def _pointed(self, name: str) -> list[str] | None:
+        pointer = self.root / name / ACTIVE
+        if not pointer.is_file():
+            return None
+        return pointer.read_text(errors="replace").splitlines()
 
     def resolve(self, name: str, version: str | None = None) -> Artifact:
         """A version (the active one by default), its manifest read and all its files verified.
@@ -150,6 +182,8 @@ class Store:
         if version not in self.versions(name):
             raise UnknownModel(f"no version {version[:16]!r} of the model {name!r}")
         directory = self.root / name / version
+        if self.signing_key is not None:
+            verify_signature(directory, self.signing_key)
         manifest = read_manifest(directory)
         verify_files(directory, manifest)
         return Artifact(directory, manifest)
@@ -157,8 +191,27 @@ class Store:
     def activate(self, name: str, version: str) -> Artifact:
         """Make a verified version the active one; atomic."""
         artifact = self.resolve(name, version)
-        write_atomically(self.root / name / ACTIVE, f"{version}\n".encode())
+        before = self._pointed(name) or [self.versions(name)[-1]]
+        self._point(name, [version, *(v for v in before if v != version)])
         return artifact
+
+    def roll_back(self, name: str, to: str | None = None) -> Artifact:
+        """Go back to a verified version, by default :meth:`previous_version`; forget those after it."""
+        version = to or self.previous_version(name)
+        artifact = self.resolve(name, version)
+        before = self._pointed(name) or []
+        self._point(name, before[before.index(version) :] if version in before else [version])
+        return artifact
+
+    def follow_latest(self, name: str) -> str:
+        """Let the highest version be active, now and when higher ones come; returns it."""
+        latest = self.versions(name)[-1]
+        (self.root / name / ACTIVE).unlink(missing_ok=True)
+        return latest
+
+    def _point(self, name: str, versions: list[str]) -> None:
+        lines = "".join(f"{version}\n" for version in versions[:_REMEMBERED])
+        write_atomically(self.root / name / ACTIVE, lines.encode())
 
     def _published(self, name: str) -> tuple[str, ...]:
         directory = self.root / name

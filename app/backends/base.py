@@ -1,4 +1,4 @@
-"""What a backend is: token ids of messages in, one hidden state a message out.
+"""What a backend is: token ids of messages in, hidden states out.
 
 A backend owns a language model and nothing else: no labels, no calibration, no queue. It states its
 own limits in :class:`BackendInfo`, so callers never ask which kind it is.
@@ -13,8 +13,19 @@ from typing import Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+MAX_PROMPT_TOKENS = 64
+"""Tokens that a prompt may put around the message in :meth:`Backend.embed_after`."""
+
 TokenIds: TypeAlias = Sequence[int]
 HiddenStates: TypeAlias = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class MarkedTokens:
+    """Token ids, and the places (ascending) at which hidden states are wanted."""
+
+    tokens: tuple[int, ...]
+    marks: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +41,8 @@ class BackendInfo:
     """Message tokens in one :meth:`Backend.embed` call, prompt not counted."""
     max_message_tokens: int
     """Tokens of one message; longer ones lose their middle in :meth:`Backend.tokenise`."""
+    max_prefix_tokens: int = 768
+    """Tokens of the prefix in one :meth:`Backend.embed_after` call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +54,17 @@ class BackendOptions:
     max_sequences: int = 16
     max_tokens: int = 1024
     """Message tokens in one batch, prompt not counted."""
+    max_prefix_tokens: int = 768
+    """Tokens before a message in :meth:`Backend.embed_after`: a shop's catalog."""
+    kept_prefix_tokens: int = 4096
+    """Tokens of prefixes whose attention state may be kept for the next message."""
 
 
 class Backend(Protocol):
     """One loaded model.
 
-    ``tokenise`` may be called from any thread; ``embed`` and ``close`` only from the one that owns
-    the model. Failures are raised as :class:`app.errors.BackendError`.
+    ``tokenise`` may be called from any thread; the others only from the one that owns the model.
+    Failures are raised as :class:`app.errors.BackendError`.
     """
 
     @property
@@ -62,6 +79,23 @@ class Backend(Protocol):
 
         Returns float32 of shape ``(len(messages), info.hidden_size)``, in order. A message's row
         does not depend on the others in the batch, up to rounding.
+        """
+        ...
+
+    def embed_after(
+        self, prefix: MarkedTokens, message: MarkedTokens
+    ) -> tuple[HiddenStates, HiddenStates]:
+        """Hidden states (after the final norm) at the marks of a prefix and of what follows it.
+
+        As one causal pass over ``<bos>`` (where the model was trained with one) + prefix + message
+        gives them; neither the prompt of :meth:`embed` nor any token is added. Marks count from the
+        start of their own part. Returns float32 of shapes ``(len(prefix.marks), info.hidden_size)``
+        and ``(len(message.marks), info.hidden_size)``.
+
+        A backend may keep what it computed for a prefix and use it when the same tokens and marks
+        come again: no state of the prefix depends on what follows it. One that computes all of it
+        each time is right too. ``prefix`` holds at most ``info.max_prefix_tokens``, ``message`` at
+        most ``info.max_message_tokens`` and :data:`MAX_PROMPT_TOKENS` around it.
         """
         ...
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from app.artifacts.checkpoints import verified_checkpoint
 from app.artifacts.store import Artifact
 from app.backends.base import Backend, BackendOptions
 from app.errors import BackendUnavailable
@@ -32,4 +33,15 @@ def open_backend(artifact: Artifact, options: BackendOptions, kind: str | None =
         return GgufBackend(
             artifact.weights_path(), manifest.prompt, manifest.max_message_tokens, options
         )
-    raise BackendUnavailable(f"there is no backend of the kind {kind!r}: choose gguf or fake")
+    if kind == "gptq":
+        try:
+            from app.backends.gptq import GptqBackend
+        except (ImportError, OSError, RuntimeError) as error:
+            raise BackendUnavailable(
+                f"torch and transformers cannot be loaded, install the extra `gpu`: {error}"
+            ) from error
+
+        return GptqBackend(
+            verified_checkpoint(artifact), manifest.prompt, manifest.max_message_tokens, options
+        )
+    raise BackendUnavailable(f"there is no backend of the kind {kind!r}: choose gguf, gptq or fake")

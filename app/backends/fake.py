@@ -12,12 +12,19 @@ from zlib import crc32
 
 import numpy as np
 
-from app.backends.base import BackendInfo, BackendOptions, HiddenStates, TokenIds, keep_ends
+from app.backends.base import (
+    BackendInfo,
+    BackendOptions,
+    HiddenStates,
+    MarkedTokens,
+    TokenIds,
+    keep_ends,
+)
 from app.errors import InferenceFailed
 
 
 class FakeBackend:
-    """Token ids are UTF-8 bytes. ``embed`` sleeps ``seconds_per_token`` for every token it is given.
+    """Token ids are UTF-8 bytes. It sleeps ``seconds_per_token`` for every token it is given.
 
     A batch with a text that contains ``fail_on`` raises :class:`InferenceFailed`, as a poisoned
     message would.
@@ -38,6 +45,7 @@ class FakeBackend:
             max_sequences=options.max_sequences,
             max_tokens=options.max_tokens,
             max_message_tokens=min(max_message_tokens, options.max_tokens),
+            max_prefix_tokens=options.max_prefix_tokens,
         )
         self.seconds_per_token = seconds_per_token
         self.fail_on = fail_on
@@ -46,11 +54,30 @@ class FakeBackend:
         return keep_ends(list(text.encode()), self.info.max_message_tokens)
 
     def embed(self, messages: Sequence[TokenIds]) -> HiddenStates:
-        texts = [bytes(tokens).decode(errors="replace") for tokens in messages]
+        tokens = sum(map(len, messages))
+        if not 0 < len(messages) <= self.info.max_sequences or tokens > self.info.max_tokens:
+            raise InferenceFailed(f"{len(messages)} messages of {tokens} tokens are no batch")
+        return self._states(self._read(messages))
+
+    def embed_after(
+        self, prefix: MarkedTokens, message: MarkedTokens
+    ) -> tuple[HiddenStates, HiddenStates]:
+        """A mark of the prefix sees its own line, one of the message all of the message before it."""
+        self._read([prefix.tokens, message.tokens])
+        starts = [_text(prefix.tokens[: mark + 1]) for mark in prefix.marks]
+        lines = [start.rstrip("\n").rpartition("\n")[2] for start in starts]
+        heads = [_text(message.tokens[: mark + 1]) for mark in message.marks]
+        return self._states(lines), self._states(heads)
+
+    def _read(self, parts: Sequence[TokenIds]) -> list[str]:
+        texts = [_text(tokens) for tokens in parts]
         if self.seconds_per_token:
-            time.sleep(self.seconds_per_token * sum(len(tokens) for tokens in messages))
+            time.sleep(self.seconds_per_token * sum(len(tokens) for tokens in parts))
         if self.fail_on is not None and any(self.fail_on in text for text in texts):
             raise InferenceFailed("the fake backend was told to fail on this message")
+        return texts
+
+    def _states(self, texts: Sequence[str]) -> HiddenStates:
         states = np.stack([self._trigrams(text) for text in texts])
         states /= np.linalg.norm(states, axis=1, keepdims=True)
         return states
@@ -64,3 +91,7 @@ class FakeBackend:
 
     def close(self) -> None:
         """Nothing to free."""
+
+
+def _text(tokens: TokenIds) -> str:
+    return bytes(tokens).decode(errors="replace")

@@ -16,7 +16,16 @@ import llama_cpp
 import numpy as np
 
 from app.artifacts.manifest import PromptSpec
-from app.backends.base import BackendInfo, BackendOptions, HiddenStates, TokenIds, keep_ends
+from app.backends.base import (
+    MAX_PROMPT_TOKENS,
+    BackendInfo,
+    BackendOptions,
+    HiddenStates,
+    MarkedTokens,
+    TokenIds,
+    keep_ends,
+)
+from app.backends.gguf_prefix import PrefixContext
 from app.backends.llama_context import LlamaContext, LlamaModel
 from app.backends.llama_log import missing_instruction_sets, route_logs
 from app.errors import (
@@ -41,6 +50,8 @@ class GgufBackend:
         self, weights: Path, prompt: PromptSpec, max_message_tokens: int, options: BackendOptions
     ) -> None:
         self._context: LlamaContext | None = None
+        self._prefixes: PrefixContext | None = None
+        self._options = options
         with _border(BackendUnavailable, f"loading {weights.name}"):
             _start_library()
             self._model = LlamaModel(weights)
@@ -64,6 +75,9 @@ class GgufBackend:
             max_sequences=options.max_sequences,
             max_tokens=options.max_tokens,
             max_message_tokens=min(max_message_tokens, options.max_tokens),
+            max_prefix_tokens=max(
+                0, min(options.max_prefix_tokens, self._room(max_message_tokens))
+            ),
         )
         self._context = self.context_type(
             self._model,
@@ -77,6 +91,10 @@ class GgufBackend:
             threads=options.threads,
         )
         self._recover(self._context)
+
+    def _room(self, max_message_tokens: int) -> int:
+        """Tokens that the model's context leaves before a message."""
+        return self._model.trained_context - 1 - max_message_tokens - MAX_PROMPT_TOKENS
 
     def tokenise(self, text: str) -> TokenIds:
         with _border(InferenceFailed, "tokenising"):
@@ -98,6 +116,15 @@ class GgufBackend:
             if not np.isfinite(rows).all():
                 raise InferenceFailed("the model computed hidden states that are not finite")
             return rows
+
+    def embed_after(
+        self, prefix: MarkedTokens, message: MarkedTokens
+    ) -> tuple[HiddenStates, HiddenStates]:
+        with _border(InferenceFailed, "computing a message after its prefix"):
+            self._open_context()
+            if self._prefixes is None:  # a model that serves no prefixes pays nothing for them
+                self._prefixes = PrefixContext(self._model, self.info, self._options)
+            return self._prefixes.embed(prefix, message)
 
     def _open_context(self) -> LlamaContext:
         if self._context is None:
@@ -145,6 +172,9 @@ class GgufBackend:
         self._ready = True
 
     def close(self) -> None:
+        if self._prefixes is not None:
+            self._prefixes.close()
+            self._prefixes = None
         if self._context is not None:
             self._context.close()
             self._context = None

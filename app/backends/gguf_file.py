@@ -1,7 +1,7 @@
 """The GGUF container: where the tensors of a file lie, and how a file is written from a stream.
 
-The metadata (tokeniser included) is copied as the bytes it is, never parsed into objects and written
-anew: that is exact, and a vocabulary of 262k tokens costs milliseconds instead of ten seconds.
+The metadata (tokeniser included) is copied as the bytes it is but for single values, never parsed into
+objects and written anew: that is exact, and 262k tokens cost milliseconds instead of ten seconds.
 Layout: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 """
 
@@ -11,7 +11,7 @@ import hashlib
 import mmap
 import os
 import struct
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from app.errors import FileDamaged
 Bytes = npt.NDArray[np.uint8]
 
 _SCALAR_SIZES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
-_STRING, _ARRAY, _UINT32 = 8, 9, 4
+_STRING, _ARRAY, _UINT32, _INT32, _FLOAT32 = 8, 9, 4, 5, 6
 _MAGIC, _VERSION = b"GGUF", 3
 _ALIGNMENT = 32
 
@@ -66,7 +66,7 @@ class GgufFile:
         magic, version, tensors, self.metadata_count = struct.unpack_from("<4sIQQ", self._map)
         if magic != _MAGIC or version not in (2, _VERSION):
             raise ValueError(f"magic {magic!r}, version {version}")
-        self._scalars: dict[str, tuple[int, int]] = {}
+        self._values: dict[str, tuple[int, int, int]] = {}
         at = 24
         for _ in range(self.metadata_count):
             at = self._skip_entry(at)
@@ -85,8 +85,9 @@ class GgufFile:
     def _skip_entry(self, at: int) -> int:
         key, at = self._string(at)
         (kind,) = struct.unpack_from("<I", self._map, at)
-        self._scalars[key] = (kind, at + 4)
-        return self._skip_value(kind, at + 4)
+        end = self._skip_value(kind, at + 4)
+        self._values[key] = (kind, at + 4, end)
+        return end
 
     def _skip_value(self, kind: int, at: int) -> int:
         if kind == _STRING:
@@ -115,17 +116,58 @@ class GgufFile:
         offsets[name] = offset
         return at + 4 + 8 * dimensions + 12
 
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Of the metadata, in the order of the file."""
+        return tuple(self._values)
+
     def uint32(self, key: str) -> int | None:
         """A 32-bit metadata value, or None when the file has no such key."""
-        kind, at = self._scalars.get(key, (None, 0))
+        kind, at, _ = self._values.get(key, (None, 0, 0))
         return int(struct.unpack_from("<I", self._map, at)[0]) if kind == _UINT32 else None
 
-    def metadata_with(self, key: str, value: int) -> bytes:
-        """The metadata with one 32-bit value replaced; unchanged when the file has no such key."""
-        kind, at = self._scalars.get(key, (None, 0))
-        if kind != _UINT32:
-            return self.metadata
-        return self.metadata[: at - 24] + struct.pack("<I", value) + self.metadata[at - 20 :]
+    def strings(self, key: str) -> list[bytes]:
+        """An array of strings, undecoded. Raises :class:`FileDamaged` when it is none."""
+        count, at = self._array(key, _STRING)
+        found = []
+        for _ in range(count):
+            (length,) = struct.unpack_from("<Q", self._map, at)
+            found.append(self._map[at + 8 : at + 8 + length])
+            at += 8 + length
+        return found
+
+    def floats(self, key: str) -> npt.NDArray[np.float32]:
+        """An array of 32-bit floats. Raises :class:`FileDamaged` when it is none."""
+        count, at = self._array(key, _FLOAT32)
+        return np.frombuffer(self._map, "<f4", count, at)
+
+    def int32s(self, key: str) -> npt.NDArray[np.int32]:
+        """An array of 32-bit integers. Raises :class:`FileDamaged` when it is none."""
+        count, at = self._array(key, _INT32)
+        return np.frombuffer(self._map, "<i4", count, at)
+
+    def _array(self, key: str, wanted: int) -> tuple[int, int]:
+        kind, at, _ = self._values.get(key, (None, 0, 0))
+        item, count = struct.unpack_from("<IQ", self._map, at)
+        if kind != _ARRAY or item != wanted:
+            raise FileDamaged(f"the GGUF file has no {key} of the right type")
+        return int(count), at + 12
+
+    def metadata_with(self, values: Mapping[str, int | bytes]) -> bytes:
+        """The metadata with some values replaced: 32-bit ones, or arrays as :func:`array` gives them.
+
+        Keys that the file lacks, or has with values of another type, stay out.
+        """
+        parts, at = [], 24
+        for key, (kind, start, end) in self._values.items():
+            value = values.get(key)
+            if isinstance(value, int) and kind == _UINT32:
+                parts += [self._map[at:start], struct.pack("<I", value)]
+                at = end
+            elif isinstance(value, bytes) and kind == _ARRAY:
+                parts += [self._map[at:start], value]
+                at = end
+        return b"".join(parts) + self.metadata[at - 24 :]
 
     def rows(self, name: str, start: int, stop: int) -> Bytes:
         """Rows of a tensor as they are stored, uint8 (rows, row bytes), without a copy."""
@@ -138,6 +180,15 @@ class GgufFile:
             self._starts[name] + start * info.row_bytes,
         )
         return flat.reshape(stop - start, info.row_bytes)
+
+
+def array(values: Sequence[bytes] | npt.NDArray[np.float32] | npt.NDArray[np.int32]) -> bytes:
+    """A metadata array of strings, 32-bit floats or 32-bit integers, as it is stored."""
+    if isinstance(values, np.ndarray):
+        kind, dtype = (_FLOAT32, "<f4") if values.dtype.kind == "f" else (_INT32, "<i4")
+        return struct.pack("<IQ", kind, len(values)) + values.astype(dtype).tobytes()
+    strings = (part for value in values for part in (struct.pack("<Q", len(value)), value))
+    return struct.pack("<IQ", _STRING, len(values)) + b"".join(strings)
 
 
 def write_gguf(

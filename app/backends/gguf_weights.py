@@ -1,4 +1,4 @@
-"""Builds the weights that are served: base -> add the adapters -> quantise -> verified GGUF file.
+"""Builds the weights that are served: base -> trim -> add the adapters -> quantise -> verified GGUF file.
 
 No torch, a few seconds, and memory for one slice of a tensor: only the small adapter is in version
 control. The output gets its name when it is whole, and the marker that makes it count is written last.
@@ -6,7 +6,7 @@ control. The output gets its name when it is whole, and the marker that makes it
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -23,7 +23,8 @@ from app.artifacts.store import BUILD, Artifact, write_build_marker
 from app.backends.gguf_file import Bytes, GgufFile, TensorInfo, write_gguf
 from app.backends.gguf_importance import read_importance
 from app.backends.gguf_quantise import Floats, Quantisation, dequantise, quantise
-from app.errors import ArtifactError, FileDamaged
+from app.backends.gguf_vocabulary import TENSORS, Ids, Vocabulary, read_kept
+from app.errors import ArtifactError, FileDamaged, WeightsNotBuilt
 
 _ROWS_AT_ONCE = 8192
 
@@ -40,12 +41,13 @@ class Lora:
 
 
 def build_weights(
-    artifact: Artifact, progress: Progress = silent, cache: Path | None = None
+    artifact: Artifact, progress: Progress = silent, store: Path | None = None
 ) -> Path:
     """The verified weights of an artifact, built when they are not there yet.
 
-    ``cache`` keeps the assembled base; by default it is ``.cache`` in the store. Raises
-    :class:`app.errors.ArtifactError`; whatever was interrupted is never served.
+    ``store`` has the base, or ``.cache`` where an assembled one is kept; by default the one that the
+    artifact stands in. Raises :class:`app.errors.ArtifactError`; whatever was interrupted is never
+    served.
     """
     recipe = artifact.recipe()
     if isinstance(recipe.base, BaseModelId):
@@ -57,24 +59,32 @@ def build_weights(
             return artifact.weights_path()
         except ArtifactError:
             (directory / BUILD).unlink(missing_ok=True)
-        base = GgufFile(_base_path(artifact, recipe.base, cache, progress))
+        home = store or artifact.directory.parent.parent
+        base = GgufFile(_base_path(artifact, recipe.base, home, progress))
         _merge(artifact, base, directory / recipe.output, progress)
         return artifact.weights_path()
 
 
 def _base_path(
-    artifact: Artifact, base: BasePackage | BaseFile, cache: Path | None, progress: Progress
+    artifact: Artifact, base: BasePackage | BaseFile, store: Path, progress: Progress
 ) -> Path:
-    store = artifact.directory.parent.parent
     if isinstance(base, BasePackage):
-        return assemble_base(base, cache or store / ".cache", progress)
+        return assemble_base(base, store / ".cache", progress)
     for root in (artifact.directory, store):
         path = (root / base.path).resolve()
-        if path.is_relative_to(store.resolve()) and path.is_file():
+        if path.is_relative_to(root.resolve()) and path.is_file():
             if sha256_of(path) != base.sha256:
-                raise FileDamaged(f"{base.path} is not the base that {artifact.label} was tuned on")
+                raise FileDamaged(
+                    f"{base.path} is not the base that {artifact.label} was tuned on "
+                    f"(its sha256 should be {base.sha256})"
+                )
             return path
-    raise FileDamaged(f"{artifact.label}: the base {base.path} is not in the store")
+    made = f", made from {base.source}" if base.source else ""
+    raise WeightsNotBuilt(
+        f"{artifact.label} is built from {base.path}{made}, which is not in the store and on no package "
+        f"index: copy the file (sha256 {base.sha256}) from the store where the model was trained, or "
+        f"make it again there with `python -m training base {base.source or 'BASE'}`"
+    )
 
 
 def _merge(artifact: Artifact, base: GgufFile, output: Path, progress: Progress) -> None:
@@ -84,20 +94,23 @@ def _merge(artifact: Artifact, base: GgufFile, output: Path, progress: Progress)
         name: [adapter[name] for adapter in adapters if name in adapter] for name in base.tensors
     }
     quantisation = Quantisation.parse(recipe.quantisation)
-    tensors = [_target(info, quantisation) for info in base.tensors.values()]
+    kept, values = _trim_vocabulary(artifact, base)
+    tensors = [_target(info, quantisation, kept) for info in base.tensors.values()]
     importance = _read_importance(artifact, base)
     total = sum(info.bytes for info in tensors)
     done = 0
 
     def content(target: TensorInfo) -> Iterator[Bytes]:
         nonlocal done
-        for piece in _tensor(base, target, changes[target.name], importance.get(target.name)):
+        rows = kept if target.name in TENSORS else None
+        weights_of = importance.get(target.name)
+        for piece in _tensor(base, target, changes[target.name], weights_of, rows):
             yield piece
             done += piece.nbytes
             progress("merge and quantise", done, total)
 
     partial = output.with_name(output.name + ".partial")
-    metadata = base.metadata_with("general.file_type", _file_type(quantisation))
+    metadata = base.metadata_with({"general.file_type": _file_type(quantisation), **values})
     size, digest = write_gguf(partial, metadata, base.metadata_count, tensors, content)
     partial.replace(output)
     built_with = f"llama-cpp-python {version('llama-cpp-python')}, numpy {np.__version__}"
@@ -110,27 +123,50 @@ def _file_type(quantisation: Quantisation) -> int:
     return int(LlamaFileType.__members__.get(name, LlamaFileType.GUESSED))
 
 
-def _target(info: TensorInfo, quantisation: Quantisation) -> TensorInfo:
+def _trim_vocabulary(
+    artifact: Artifact, base: GgufFile
+) -> tuple[Ids | None, Mapping[str, int | bytes]]:
+    """The ids of the pieces that stay, None for all, and the metadata that changes with them."""
+    path = artifact.recipe().vocabulary
+    if path is None:
+        return None, {}
+    vocabulary = Vocabulary.read(base)
+    kept = vocabulary.closed(read_kept(artifact.directory / path, len(vocabulary.pieces)).tolist())
+    return kept, vocabulary.values_without_others(kept)
+
+
+def _target(info: TensorInfo, quantisation: Quantisation, kept: Ids | None) -> TensorInfo:
     """Matrices of the blocks take the recipe's type; norms and embeddings stay what they are."""
+    if kept is not None and info.name in TENSORS:
+        return replace(info, shape=(len(kept), *info.shape[1:]))
     if len(info.shape) != 2 or not info.name.startswith("blk."):
         return info
     return replace(info, type=quantisation.type_of(info.name, info.shape[-1]))
 
 
 def _tensor(
-    base: GgufFile, target: TensorInfo, changes: Sequence[Lora], importance: Floats | None
+    base: GgufFile,
+    target: TensorInfo,
+    changes: Sequence[Lora],
+    importance: Floats | None,
+    kept: Ids | None,
 ) -> Iterator[Bytes]:
-    """A tensor's stored bytes, a slice of rows at a time; as they are where nothing changes."""
-    source = base.tensors[target.name].type
+    """A tensor's stored bytes, a slice of rows at a time; as they are where nothing changes.
+
+    With ``kept``, only those rows of the base.
+    """
+    info = base.tensors[target.name]
+    source = info.type
     for start in range(0, target.rows, _ROWS_AT_ONCE):
         stop = min(start + _ROWS_AT_ONCE, target.rows)
-        stored = base.rows(target.name, start, stop)
+        rows: slice | Ids = slice(start, stop) if kept is None else kept[start:stop]
+        stored = base.rows(target.name, 0, info.rows)[rows]
         if not changes and source == target.type:
             yield stored
             continue
         weights = dequantise(stored, source)
         for change in changes:
-            weights = weights + change.b[start:stop] @ change.a
+            weights = weights + change.b[rows] @ change.a
         yield quantise(weights, target.type, importance)
 
 

@@ -24,6 +24,8 @@ from app.backends.base import HiddenStates
 _FINAL_NORM = b"result_norm\0"
 """The tensor that llama.cpp's graphs name so: the hidden states after the last norm."""
 _F32 = 0
+F16, BF16 = 1, 30
+"""As ``enum ggml_type`` counts."""
 
 
 class Tensor(ctypes.Structure):
@@ -70,11 +72,12 @@ class LlamaError(Exception):
 
 
 class LlamaModel:
-    """Weights and vocabulary. ``tokenise`` is thread-safe."""
+    """Weights and vocabulary, or the vocabulary alone. ``tokenise`` is thread-safe."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, vocabulary_only: bool = False) -> None:
         params = llama_cpp.llama_model_default_params()
         params.n_gpu_layers = 0
+        params.vocab_only = vocabulary_only
         model = llama_cpp.llama_model_load_from_file(os.fsencode(path), params)
         if not model:
             raise LlamaError(f"{path.name} could not be loaded")
@@ -141,7 +144,10 @@ class LlamaContext:
     """Memory and work space for at most ``tokens`` new tokens and ``rows`` hidden states at once.
 
     ``sequences`` independent texts live in it beside each other, after ``shared`` cells that some of
-    them have in common.
+    them have in common. A model with a sliding window forgets the cells behind it, unless
+    ``keep_window``: then the end of a sequence may be taken off and another put in its place.
+    ``cell_type`` is how keys and values are stored. Without ``flash_attention`` a few tokens after a
+    long text are computed faster on a CPU, and many tokens slower.
     """
 
     def __init__(
@@ -153,6 +159,9 @@ class LlamaContext:
         sequences: int,
         rows: int,
         threads: int,
+        keep_window: bool = False,
+        flash_attention: bool = True,
+        cell_type: int = F16,
     ) -> None:
         self._rows = np.empty((rows, model.hidden_size), np.float32)
         self._filled = 0
@@ -169,7 +178,10 @@ class LlamaContext:
         params.n_outputs_max = max(rows, sequences)  # the library asserts one a sequence
         params.n_threads = params.n_threads_batch = threads
         params.kv_unified = True
-        params.swa_full = False
+        params.swa_full = keep_window
+        if not flash_attention:
+            params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        params.type_k = params.type_v = cell_type
         params.no_perf = True
         params.offload_kqv = params.op_offload = False
         params.cb_eval = self._on_node
@@ -249,6 +261,21 @@ class LlamaContext:
     def forget(self, sequence: int, start: int) -> None:
         """Free the cells of a sequence from position ``start`` on."""
         llama_cpp.llama_memory_seq_rm(self._memory, sequence, start, -1)
+
+    def state(self, sequence: int) -> npt.NDArray[np.uint8]:
+        """What the memory holds of a sequence, to be brought back with :meth:`restore`."""
+        size = llama_cpp.llama_state_seq_get_size(self.handle, sequence)
+        state = np.empty(size, np.uint8)
+        pointer = _pointer(state, ctypes.c_uint8)
+        if llama_cpp.llama_state_seq_get_data(self.handle, pointer, size, sequence) != size:
+            raise LlamaError(f"the {size} bytes of sequence {sequence} could not be read")
+        return state
+
+    def restore(self, sequence: int, state: npt.NDArray[np.uint8]) -> None:
+        """Put back what :meth:`state` gave; the sequence must be empty."""
+        pointer = _pointer(state, ctypes.c_uint8)
+        if not llama_cpp.llama_state_seq_set_data(self.handle, pointer, state.size, sequence):
+            raise LlamaError(f"sequence {sequence} could not be put back from {state.size} bytes")
 
     def clear(self) -> None:
         llama_cpp.llama_memory_clear(self._memory, False)  # noqa: FBT003

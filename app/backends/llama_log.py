@@ -13,9 +13,9 @@ logger = logging.getLogger("llama.cpp")
 _LEVELS = {1: logging.DEBUG, 2: logging.DEBUG, 3: logging.WARNING, 4: logging.ERROR}
 """As ``enum ggml_log_level`` counts; a model's whole header comes at info, which is our debug."""
 _CONTINUED = 5
-_HARMLESS = "control-looking token"
+_HARMLESS = ("control-looking token", "using full-size SWA cache")
 """Gemma's vocabulary holds HTML's ``</s>`` as an ordinary token, and a warning would say that the model
-is broken."""
+is broken; the second is what we ask for, see :mod:`app.backends.gguf_prefix`."""
 
 _INSTRUCTION_SETS = {
     "AVX2": "avx2",
@@ -47,7 +47,8 @@ class _LogRouter:
         *lines, self._line = (self._line + (text or b"").decode(errors="replace")).split("\n")
         for line in lines:
             if line.strip(" ."):
-                level = logging.DEBUG if _HARMLESS in line else self._level
+                harmless = any(words in line for words in _HARMLESS)
+                level = logging.DEBUG if harmless else self._level
                 logger.log(level, "%s", line.rstrip())
 
 

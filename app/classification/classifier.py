@@ -9,6 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from app.backends.base import Backend, TokenIds
+from app.classification.cart import CartModel
+from app.classification.cart_reader import CartReader
 from app.classification.decision import Calibration, Evidence, decide
 from app.classification.head import Head, unit
 from app.classification.ngrams import NgramModel
@@ -22,6 +24,11 @@ class Message:
 
     text: str
     tokens: TokenIds
+
+    @property
+    def size(self) -> int:
+        """Tokens that it costs."""
+        return len(self.tokens)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +47,15 @@ class IntentModel:
 
 
 class Classifier:
-    """Decides on messages. ``prepare`` is thread-safe; ``classify`` is the owner thread's."""
+    """Decides on messages. ``prepare`` is thread-safe; ``classify`` is the owner thread's.
 
-    def __init__(self, backend: Backend, model: IntentModel) -> None:
+    ``cart`` reads carts with the same weights, where the artifact has heads for it.
+    """
+
+    def __init__(self, backend: Backend, model: IntentModel, cart: CartModel | None = None) -> None:
         self.backend = backend
         self.model = model
+        self.cart = CartReader(backend, cart) if cart is not None else None
 
     def prepare(self, text: str) -> Message:
         """Normalise and tokenise. Raises :class:`app.errors.EmptyText`."""

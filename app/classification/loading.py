@@ -8,8 +8,11 @@ from app.artifacts.manifest import Manifest
 from app.artifacts.store import Artifact
 from app.backends.base import BackendInfo, BackendOptions
 from app.backends.factory import open_backend
+from app.classification.cart import CartModel
+from app.classification.cart_reader import CartReader
 from app.classification.classifier import Classifier, Message
-from app.classification.model_files import read_model
+from app.classification.model_files import read_cart, read_model
+from app.classification.prompt import normalise
 from app.errors import GoldenMismatch, ManifestInvalid
 
 CONFIDENCE_TOLERANCE = 0.15
@@ -25,20 +28,31 @@ def load_classifier(
     :class:`app.errors.BackendError`; nothing stays loaded then.
     """
     model = read_model(artifact.directory, artifact.manifest)
+    cart = _read_cart(artifact)
     backend = open_backend(artifact, options, kind)
-    classifier = Classifier(backend, model)
     try:
         if backend.info.hidden_size != artifact.manifest.hidden_size:
             raise ManifestInvalid(
                 f"{artifact.label}: the weights have {backend.info.hidden_size} dimensions, "
                 f"the manifest says {artifact.manifest.hidden_size}"
             )
+        classifier = Classifier(backend, model, cart)
         warm_up(classifier)
         check_golden(classifier, artifact.manifest)
     except BaseException:
-        classifier.close()
+        backend.close()
         raise
     return classifier
+
+
+def _read_cart(artifact: Artifact) -> CartModel | None:
+    spec = artifact.manifest.cart
+    if spec is None:
+        return None
+    unpublished = {spec.heads, spec.calibration} - set(artifact.manifest.entries())
+    if unpublished:
+        raise ManifestInvalid(f"{artifact.label}: {min(unpublished)} is not among the files")
+    return read_cart(artifact.directory, spec, artifact.manifest.hidden_size)
 
 
 def warm_up(classifier: Classifier) -> None:
@@ -47,6 +61,10 @@ def warm_up(classifier: Classifier) -> None:
     classifier.classify([message])
     full = [message] * classifier.backend.info.max_sequences
     classifier.classify(next(batches(full, classifier.backend.info)))
+    if classifier.cart is not None:
+        catalog = classifier.cart.catalog(["Green tea, 20 bags", "Coconut water 330 ml"])
+        for text in ("two green teas please", "take them out again"):
+            classifier.cart.decide(classifier.cart.prepare(text, catalog))
 
 
 def check_golden(classifier: Classifier, manifest: Manifest) -> None:
@@ -64,6 +82,22 @@ def check_golden(classifier: Classifier, manifest: Manifest) -> None:
                 f"{manifest.name}/{manifest.version}: golden message {number} was "
                 f"{golden.intent} ({golden.confidence:.2f}) when published, "
                 f"here {given.intent} ({given.confidence:.2f})"
+            )
+    if classifier.cart is not None:
+        check_golden_carts(classifier.cart, manifest)
+
+
+def check_golden_carts(reader: CartReader, manifest: Manifest) -> None:
+    """The published carts come out again, exactly. Raises :class:`GoldenMismatch`."""
+    for number, golden in enumerate(reader.model.spec.golden, 1):
+        catalog = reader.catalog(golden.catalog)
+        given = reader.decide(reader.prepare(normalise(golden.text), catalog))
+        wanted = [(one.action, one.product, one.quantity) for one in golden.actions]
+        found = [(one.action, one.product, one.quantity) for one in given.actions]
+        if given.outcome != golden.outcome or sorted(found) != sorted(wanted):
+            raise GoldenMismatch(
+                f"{manifest.name}/{manifest.version}: golden cart {number} was {golden.outcome} "
+                f"with {len(wanted)} actions when published, here {given.outcome} with other ones"
             )
 
 

@@ -1,9 +1,10 @@
-"""The small files of an artifact: head, prototypes, n-gram model, calibration. Written and read here."""
+"""The small files of an artifact: heads, prototypes, n-gram model, calibrations. Written and read here."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict, fields
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,13 @@ import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from app.artifacts.manifest import Manifest, read_json, write_atomically
+from app.artifacts.manifest import CartSpec, Manifest, read_json, write_atomically
+from app.classification.cart import SLOT_ACTIONS, CartCalibration, CartHeads, CartModel
 from app.classification.classifier import IntentModel
 from app.classification.decision import SCOPE_FEATURES, Calibration
 from app.classification.head import Head
 from app.classification.ngrams import NgramModel
+from app.domain import CART_OUTCOMES
 from app.errors import FileDamaged
 
 HEAD = "head.safetensors"
@@ -66,6 +69,59 @@ def read_model(directory: Path, manifest: Manifest) -> IntentModel:
             f"{labels} labels of {hidden} dimensions"
         )
     return model
+
+
+def write_cart(directory: Path, model: CartModel) -> tuple[str, ...]:
+    """Write heads and calibration into ``directory`` as the spec names them; returns the paths."""
+    heads = {
+        field.name: np.ascontiguousarray(getattr(model.heads, field.name), np.float32)
+        for field in fields(CartHeads)
+    }
+    save_file(heads, directory / model.spec.heads)
+    calibration = json.dumps(asdict(model.calibration), indent=1).encode() + b"\n"
+    write_atomically(directory / model.spec.calibration, calibration)
+    return model.spec.heads, model.spec.calibration
+
+
+def read_cart(directory: Path, spec: CartSpec, hidden_size: int) -> CartModel:
+    """Read what :func:`write_cart` wrote. Raises :class:`FileDamaged` when shapes do not agree."""
+    tensors = _tensors(directory / spec.heads)
+    try:
+        heads = CartHeads(**{name: array.astype(np.float32) for name, array in tensors.items()})
+    except TypeError as error:
+        raise FileDamaged(f"{spec.heads}: {error}") from error
+    actions, outcomes = len(SLOT_ACTIONS), len(CART_OUTCOMES)
+    dimensions = len(heads.query)
+    shapes = {
+        "query": (dimensions, hidden_size),
+        "key": (dimensions, hidden_size),
+        "action_rows": (actions, hidden_size),
+        "action_bias": (actions,),
+        "digit_rows": (30, hidden_size),
+        "digit_bias": (30,),
+        "outcome_rows": (outcomes, hidden_size),
+        "outcome_bias": (outcomes,),
+    }
+    for name, shape in shapes.items():
+        found = getattr(heads, name)
+        if found.shape != shape or not dimensions or not np.isfinite(found).all():
+            raise FileDamaged(f"{spec.heads}: {name} {found.shape} is not finite values of {shape}")
+    return CartModel(spec, heads, _cart_calibration(directory / spec.calibration))
+
+
+def _cart_calibration(path: Path) -> CartCalibration:
+    content = read_json(path)
+    names = {field.name for field in fields(CartCalibration)}
+    for name in sorted(names ^ set(content)):
+        raise FileDamaged(f"{path.name} lacks {name}, or should not have it")
+    values = {name: value for name, value in content.items() if isinstance(value, int | float)}
+    if len(values) < len(names) or not all(map(isfinite, values.values())):
+        raise FileDamaged(f"{path.name}: every value must be a finite number")
+    calibration = CartCalibration(**values)
+    temperatures = [value for name, value in values.items() if name.endswith("_temperature")]
+    if min(temperatures) <= 0:
+        raise FileDamaged(f"{path.name}: temperatures must be above zero")
+    return calibration
 
 
 def _tensors(path: Path) -> dict[str, npt.NDArray[Any]]:

@@ -40,8 +40,13 @@ class Features:
 
 def fold(text: str) -> str:
     """Lower case, no diacritics, digits as ``0``: "Košarica 12" and "kosarica 47" meet."""
+    return _DIGIT.sub("0", without_diacritics(text))
+
+
+def without_diacritics(text: str) -> str:
+    """Lower case and no diacritics: "Košarica 12" becomes "kosarica 12"."""
     decomposed = unicodedata.normalize("NFKD", text.lower().translate(_UNDECOMPOSED))
-    return _DIGIT.sub("0", "".join(c for c in decomposed if not unicodedata.combining(c)))
+    return "".join(c for c in decomposed if not unicodedata.combining(c))
 
 
 def features(text: str) -> Features:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from time import perf_counter
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 import structlog
 
 from app import metrics
 from app.artifacts.manifest import Manifest
-from app.classification.classifier import Classifier
+from app.classification.cart_reader import CartMessage
+from app.classification.classifier import Classifier, Message
+from app.domain import CartDecision, Prediction
 from app.errors import InferenceFailed, NotReady, ShopintentError
+from app.serving.background import LAST, give_memory_back, in_background, step_back
 from app.serving.queue import TokenQueue
 from app.serving.ticket import Outcome, Ticket, Work
 
@@ -27,14 +31,30 @@ class Loaded:
 
     manifest: Manifest
     classifier: Classifier
+    intent_shares: Mapping[str, float] | None = None
+    """How often each intent is to be expected, where that was published."""
 
 
-Load: TypeAlias = Callable[[str], Loaded]
-"""From a model's name to a loaded model; called in the thread that will own it."""
+class Load(Protocol):
+    """From a model's name, and a version or else the active one, to a loaded model."""
+
+    def __call__(self, name: str, version: str | None = None, /) -> Loaded: ...
+
 
 Answer: TypeAlias = tuple[Ticket, int, Outcome | ShopintentError]
 
 _PACE_TEXT = "where is my order? it should have come on tuesday"
+
+
+class Manner(Enum):
+    """How a model comes up, and what it may take from others."""
+
+    ALONE = "alone"
+    """Nobody is served by this name yet: as fast as it can."""
+    SUCCESSOR = "successor"
+    """Another version serves: loads in the background, then serves like any."""
+    SHADOW = "shadow"
+    """Never more than what others leave."""
 
 
 class Batcher:
@@ -47,12 +67,14 @@ class Batcher:
     def __init__(
         self,
         name: str,
-        load: Load,
+        load: Callable[[], Loaded],
         queue: TokenQueue,
         on_state: Callable[[Loaded | ShopintentError], None],
         load_lock: threading.Lock,
+        manner: Manner,
     ) -> None:
         self.name = name
+        self._manner = manner
         self._load = load
         self._queue = queue
         self._on_state = on_state
@@ -76,7 +98,7 @@ class Batcher:
         try:
             # One at a time: loading is bound by disk and memory, and two at once need both.
             with self._load_lock:
-                loaded = self._load(self.name)
+                loaded = self._load_in_manner()
         except ShopintentError as error:
             self._tell(self._on_state, error)
             return
@@ -86,7 +108,8 @@ class Batcher:
             self._tell(self._on_state, unnamed)
             return
         try:
-            self._measure_pace(loaded.classifier)
+            if self._queue.pace is None:
+                self._measure_pace(loaded.classifier)
             self._tell(self._on_state, loaded)
             self._serve(loaded.classifier)
         except BaseException as error:  # the thread ends; nobody may wait for it for ever
@@ -96,6 +119,16 @@ class Batcher:
             self._tell(_fail_all, [*self._computing, *self._queue.clear()], stopped)
         finally:
             loaded.classifier.close()
+            del loaded
+            give_memory_back()
+
+    def _load_in_manner(self) -> Loaded:
+        if self._manner is Manner.SHADOW:
+            step_back(LAST)
+        if self._manner is not Manner.SUCCESSOR:
+            return self._load()
+        # Hashing, repacking and warming up take seconds of every core: the live version goes first.
+        return in_background(f"load-{self.name}", self._load)
 
     def _measure_pace(self, classifier: Classifier) -> None:
         """Time one full batch, so that the first refusal already knows how fast work drains."""
@@ -127,7 +160,7 @@ class Batcher:
     ) -> list[Answer]:
         """One answer a message. When a batch of several fails, each is tried alone."""
         try:
-            predictions = classifier.classify([work.message for work in batch])
+            decisions = _decide(classifier, [work.message for work in batch])
         except Exception as error:
             log.warning("batch failed", model=self.name, messages=len(batch), exc_info=error)
             if len(batch) > 1:
@@ -140,7 +173,7 @@ class Batcher:
         seconds = perf_counter() - started
         return [
             (work.ticket, work.index, Outcome(found, started - work.ticket.admitted, seconds))
-            for work, found in zip(batch, predictions, strict=True)
+            for work, found in zip(batch, decisions, strict=True)
         ]
 
     def _tell(self, call: Callable[..., None], *arguments: object) -> None:
@@ -148,6 +181,17 @@ class Batcher:
             self._loop.call_soon_threadsafe(call, *arguments)
         except RuntimeError:  # the loop is closed: nobody is left to be told
             log.debug("event loop is gone", model=self.name)
+
+
+def _decide(
+    classifier: Classifier, messages: Sequence[Message | CartMessage]
+) -> Sequence[Prediction | CartDecision]:
+    """One decision a message; a cart comes alone."""
+    first = messages[0]
+    if isinstance(first, CartMessage):
+        assert classifier.cart is not None
+        return [classifier.cart.decide(first)]
+    return classifier.classify([one for one in messages if isinstance(one, Message)])
 
 
 def _named(error: Exception, index: int) -> InferenceFailed:

@@ -7,10 +7,11 @@ from collections import OrderedDict
 from typing import TypeAlias
 
 from app import metrics
-from app.domain import Prediction
+from app.domain import CartDecision, Prediction
 
 Key: TypeAlias = tuple[str, str]
-"""Digest of the model and the normalised text: all that an answer depends on."""
+"""Digest of the model, and the normalised text (for a cart behind its catalog's digest): all that an
+answer depends on."""
 
 _ENTRY = 480
 _SCORE = 96
@@ -19,20 +20,20 @@ them out (64 bit)."""
 
 
 class PredictionCache:
-    """Whole predictions, so that every ``top_k`` is answered from one entry. One thread only."""
+    """Whole decisions, so that every ``top_k`` is answered from one entry. One thread only."""
 
     def __init__(self, max_bytes: int) -> None:
         """``max_bytes`` 0 turns it off."""
         self.max_bytes = max_bytes
         self.bytes = 0
-        self._entries: OrderedDict[Key, Prediction] = OrderedDict()
+        self._entries: OrderedDict[Key, Prediction | CartDecision] = OrderedDict()
         self._hits = metrics.CACHE_REQUESTS.labels("hit")
         self._misses = metrics.CACHE_REQUESTS.labels("miss" if max_bytes else "off")
 
     def __len__(self) -> int:
         return len(self._entries)
 
-    def get(self, key: Key) -> Prediction | None:
+    def get(self, key: Key) -> Prediction | CartDecision | None:
         prediction = self._entries.get(key)
         if prediction is None:
             self._misses.inc()
@@ -41,7 +42,7 @@ class PredictionCache:
         self._hits.inc()
         return prediction
 
-    def put(self, key: Key, prediction: Prediction) -> None:
+    def put(self, key: Key, prediction: Prediction | CartDecision) -> None:
         size = size_of(key, prediction)
         if size > self.max_bytes:
             return
@@ -55,6 +56,14 @@ class PredictionCache:
         metrics.CACHE_BYTES.set(self.bytes)
 
 
-def size_of(key: Key, prediction: Prediction) -> int:
+def size_of(key: Key, prediction: Prediction | CartDecision) -> int:
     """Bytes that an entry takes, near enough to bound the memory."""
-    return _ENTRY + sys.getsizeof(key[1]) + _SCORE * len(prediction.ranking)
+    if isinstance(prediction, CartDecision):
+        products = [one.product for one in prediction.actions] + [
+            *prediction.candidates,
+            *(name for one in prediction.actions for name in one.candidates),
+        ]
+        ranked = sum(_SCORE + sys.getsizeof(product) for product in products)
+    else:
+        ranked = _SCORE * len(prediction.ranking)
+    return _ENTRY + sys.getsizeof(key[1]) + ranked

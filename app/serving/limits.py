@@ -15,3 +15,6 @@ class Limits:
     queue_tokens: int
     deadline: float
     """Seconds that a request may take when its caller names no deadline."""
+    catalog_entries: int = 2000
+    entry_chars: int = 200
+    """Of one catalog entry."""

@@ -30,9 +30,12 @@ class TokenQueue:
     def __init__(self, limit: int, gauge: Gauge) -> None:
         self.limit = limit
         self._gauge = gauge
+        self._shown = 0
         self._ring: deque[Ticket] = deque()
         self._waiting = 0
         self._computing = 0
+        self._measured = True
+        """Whether the batch being computed tells how fast work drains: of a cart only guesses do."""
         self._tokens_per_second: float | None = None
         self._closed = False
         self._changed = threading.Condition()
@@ -68,7 +71,7 @@ class TokenQueue:
             self._refuse_if_hopeless(ticket)
             self._ring.append(ticket)
             self._waiting += ticket.tokens
-            self._gauge.set(self.tokens)
+            self._show()
             self._changed.notify()
 
     def _refuse_if_hopeless(self, ticket: Ticket) -> None:
@@ -88,7 +91,12 @@ class TokenQueue:
         """Free what a request still has waiting: its caller has gone or its time is over."""
         with self._changed:
             self._discard(ticket)
-            self._gauge.set(self.tokens)
+            self._show()
+
+    def _show(self) -> None:
+        # By difference: while a version is replaced, its queue and its successor's count together.
+        self._gauge.inc(self.tokens - self._shown)
+        self._shown = self.tokens
 
     def _discard(self, ticket: Ticket) -> None:
         self._waiting -= ticket.tokens
@@ -105,8 +113,9 @@ class TokenQueue:
                 batch = self._pack(max_messages, max_tokens)
                 if batch:
                     self._computing = sum(work.tokens for work in batch)
+                    self._measured = not batch[0].alone
                     return batch
-                self._gauge.set(self.tokens)
+                self._show()
                 if self._closed:
                     return []
                 self._changed.wait()
@@ -120,22 +129,26 @@ class TokenQueue:
                 self._ring.popleft()
                 self._discard(ticket)
                 continue
-            tokens = ticket.waiting[0].tokens
-            if batch and tokens > room:
+            work = ticket.waiting[0]
+            tokens = work.tokens
+            if batch and (work.alone or tokens > room):
                 break
             batch.append(ticket.waiting.popleft())
             room -= tokens
             ticket.tokens -= tokens
             self._waiting -= tokens
             self._ring.rotate(-1)
+            if work.alone:
+                break
         return batch
 
     def done(self, seconds: float) -> None:
         """The taken batch is computed."""
         with self._changed:
-            self.learn(self._computing, seconds)
+            if self._measured:
+                self.learn(self._computing, seconds)
             self._computing = 0
-            self._gauge.set(self.tokens)
+            self._show()
 
     def learn(self, tokens: int, seconds: float) -> None:
         """Correct the pace by a batch.
@@ -149,6 +162,15 @@ class TokenQueue:
             self._tokens_per_second = measured
         elif tokens >= _TELLING or measured > before:
             self._tokens_per_second = before + _SMOOTHING * (measured - before)
+
+    @property
+    def pace(self) -> float | None:
+        """Measured tokens a second."""
+        return self._tokens_per_second
+
+    def expect(self, pace: float) -> None:
+        """Take a pace that was measured elsewhere, to begin with."""
+        self._tokens_per_second = pace
 
     def _seconds(self, tokens: int) -> float:
         """Time to drain so many tokens at the measured pace; 0 while it is unknown."""
@@ -169,6 +191,6 @@ class TokenQueue:
             for ticket in dropped:
                 self._discard(ticket)
             self._computing = 0
-            self._gauge.set(self.tokens)
+            self._show()
             self._changed.notify_all()
         return dropped

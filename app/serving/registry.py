@@ -1,97 +1,16 @@
-"""The live models: which names are served, in which state each is, and what it takes to reach them."""
+"""The live models: which names are served, and by what."""
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import threading
 from collections.abc import Callable, Sequence
-from enum import Enum
-
-import structlog
 
 from app import metrics
-from app.domain import ModelRef
-from app.errors import NotReady, ShopintentError, UnknownModel
-from app.serving.batcher import Batcher, Load, Loaded
-from app.serving.queue import TokenQueue
-
-log = structlog.get_logger()
-
-
-class State(Enum):
-    """Of one served name."""
-
-    LOADING = "loading"
-    LIVE = "live"
-    FAILED = "failed"
-    CLOSED = "closed"
-
-
-class LiveModel:
-    """One served name with its queue and its thread. Event loop's thread only."""
-
-    def __init__(self, name: str, load: Load, queue_tokens: int, load_lock: threading.Lock) -> None:
-        self.name = name
-        self.state = State.LOADING
-        self.reason: str | None = None
-        """Why it failed."""
-        self.queue = TokenQueue(queue_tokens, metrics.QUEUE_TOKENS.labels(name))
-        self.settled = asyncio.Event()
-        """Set once loading has ended, well or not."""
-        self.digest = ""
-        self._loaded: Loaded | None = None
-        self._ref: ModelRef | None = None
-        self._batcher = Batcher(name, load, self.queue, self._settle, load_lock)
-
-    def start(self) -> None:
-        self._batcher.start()
-
-    @property
-    def loaded(self) -> Loaded:
-        """Raises :class:`NotReady` unless live."""
-        if self.state is State.LIVE and self._loaded is not None:
-            return self._loaded
-        if self.state is State.LOADING:
-            raise NotReady(f"the model {self.name!r} is still loading", retry_after=2.0)
-        if self.state is State.FAILED:
-            raise NotReady(f"the model {self.name!r} could not be loaded", retry_after=30.0)
-        raise NotReady("the service is stopping")
-
-    @property
-    def ref(self) -> ModelRef:
-        """Raises :class:`NotReady` unless live."""
-        if self._ref is None:
-            manifest, classifier = self.loaded.manifest, self.loaded.classifier
-            self._ref = ModelRef(manifest.name, manifest.version, classifier.backend.info.kind)
-        return self._ref
-
-    def _settle(self, result: Loaded | ShopintentError) -> None:
-        if isinstance(result, Loaded):
-            self._loaded = result
-            self.state = State.LIVE
-            self.digest = hashlib.sha256(result.manifest.model_dump_json().encode()).hexdigest()
-            ref = self.ref
-            metrics.MODEL_INFO.labels(ref.name, ref.version, ref.backend).set(1)
-            metrics.MODEL_LOADS.labels(self.name, "live").inc()
-            log.info("model is live", model=ref.name, version=ref.version, backend=ref.backend)
-        else:
-            if self.state is State.LIVE:
-                metrics.MODEL_INFO.remove(self.ref.name, self.ref.version, self.ref.backend)
-            self.state = State.FAILED
-            self.reason = str(result)
-            metrics.MODEL_LOADS.labels(self.name, "failed").inc()
-            log.error("model could not be loaded", model=self.name, reason=self.reason)
-        self.settled.set()
-
-    async def close(self, patience: float) -> None:
-        """Finish what was admitted, then free the model."""
-        self.queue.close()
-        if not await asyncio.to_thread(self._batcher.join, patience):
-            log.warning("model thread did not end in time", model=self.name)
-        if self.state is State.LIVE:
-            metrics.MODEL_INFO.remove(self.ref.name, self.ref.version, self.ref.backend)
-        self.state = State.CLOSED
+from app.errors import UnknownModel
+from app.serving.batcher import Load
+from app.serving.live_model import LiveModel, State
+from app.serving.slot import Slot
 
 
 class Registry:
@@ -99,13 +18,19 @@ class Registry:
 
     def __init__(self, names: Sequence[str], load: Load, queue_tokens: int) -> None:
         load_lock = threading.Lock()
-        self.models = {name: LiveModel(name, load, queue_tokens, load_lock) for name in names}
+        self.slots = {name: Slot(name, load, queue_tokens, load_lock) for name in names}
         self.default = names[0]
+        metrics.QUEUE_LIMIT.set(queue_tokens)
+
+    @property
+    def models(self) -> dict[str, LiveModel]:
+        """Name and the version that answers to it now."""
+        return {name: slot.current for name, slot in self.slots.items()}
 
     def start(self, on_settled: Callable[[], None]) -> None:
         """Begin to load all; ``on_settled`` is called when the last has come to life or failed."""
-        for model in self.models.values():
-            model.start()
+        for slot in self.slots.values():
+            slot.start()
         self._watch = asyncio.create_task(self._settled(on_settled))
 
     async def _settled(self, on_settled: Callable[[], None]) -> None:
@@ -113,12 +38,16 @@ class Registry:
             await model.settled.wait()
         on_settled()
 
+    def slot(self, name: str | None = None) -> Slot:
+        """The place of a name, by default the first. Raises :class:`UnknownModel`."""
+        slot = self.slots.get(name or self.default)
+        if slot is None:
+            raise UnknownModel(f"no such model here; served: {', '.join(self.slots)}")
+        return slot
+
     def get(self, name: str | None = None) -> LiveModel:
-        """The model to ask, by default the first. Raises :class:`UnknownModel`."""
-        model = self.models.get(name or self.default)
-        if model is None:
-            raise UnknownModel(f"no such model here; served: {', '.join(self.models)}")
-        return model
+        """The version to ask now, by default of the first name. Raises :class:`UnknownModel`."""
+        return self.slot(name).current
 
     @property
     def unready(self) -> dict[str, str]:
@@ -138,4 +67,4 @@ class Registry:
     async def close(self, patience: float) -> None:
         """Close all at once, each finishing what it was given within ``patience`` seconds."""
         self._watch.cancel()
-        await asyncio.gather(*(model.close(patience) for model in self.models.values()))
+        await asyncio.gather(*(slot.close(patience) for slot in self.slots.values()))

@@ -9,6 +9,7 @@ from time import perf_counter
 
 from app import metrics
 from app.backends.base import Backend
+from app.classification.cart_reader import CartMessage
 from app.classification.classifier import Message
 from app.classification.prompt import normalise
 from app.domain import ModelRef, Prediction, Timings
@@ -16,7 +17,8 @@ from app.errors import BatchTooLarge, InputError, NotReady, ShopintentError, Tex
 from app.serving.cache import PredictionCache
 from app.serving.lifecycle import Lifecycle
 from app.serving.limits import Limits
-from app.serving.registry import LiveModel, Registry
+from app.serving.live_model import LiveModel
+from app.serving.registry import Registry
 from app.serving.ticket import Outcome, Ticket
 
 _MANY_CHARS = 8_000
@@ -69,7 +71,9 @@ class Pending:
                 self.cache.put((self.model.digest, self.texts[index]), outcome.prediction)
             self.known.update(computed)
         total = perf_counter() - self.started
-        return [self._decision(self.known[i], total) for i in range(len(self.texts))]
+        decisions = [self._decision(self.known[i], total) for i in range(len(self.texts))]
+        self.model.note(self.texts, [decision.prediction for decision in decisions])
+        return decisions
 
     def _decision(self, outcome: Outcome, total: float) -> Decision:
         ref, prediction = self.ref, outcome.prediction
@@ -98,15 +102,25 @@ class Service:
         :class:`app.errors.OverloadError` or :class:`app.errors.DeadlineExceeded`.
         """
         started = perf_counter()
-        if self.lifecycle.draining:
-            raise NotReady("the service is stopping; ask another replica or try again")
-        live = self.registry.get(model)
-        _ = live.loaded  # refuse before any work while it is not live
-        self._check_size(texts)
+        self.check_open()
+        _ = self.registry.get(model).loaded  # refuse before any work while it is not live
+        self.check_size(texts)
         if sum(map(len, texts)) > _MANY_CHARS:
             normal = await asyncio.to_thread(_normalise_all, texts)
         else:
             normal = _normalise_all(texts)
+        while True:
+            live = self.registry.get(model)
+            try:
+                return await self._take(live, normal, started, deadline)
+            except ShopintentError:
+                if live is self.registry.get(model):
+                    raise
+                # The version was replaced between two steps of this request: ask its successor.
+
+    async def _take(
+        self, live: LiveModel, normal: Sequence[str], started: float, deadline: float | None
+    ) -> Pending:
         known, missing = self._look_up(live, normal)
         ticket = None
         if missing:
@@ -135,6 +149,16 @@ class Service:
             messages = await asyncio.to_thread(_tokenise_all, backend, texts)
         else:
             messages = _tokenise_all(backend, texts)
+        return self.enter(live, messages, started, deadline)
+
+    def enter(
+        self,
+        live: LiveModel,
+        messages: Sequence[tuple[int, Message | CartMessage]],
+        started: float,
+        deadline: float | None,
+    ) -> Ticket:
+        """Put prepared messages into the model's queue, with the clock of their request."""
         ticket = Ticket(messages, started + (deadline or self.limits.deadline))
         try:
             live.queue.enter(ticket)
@@ -143,7 +167,13 @@ class Service:
             raise
         return ticket
 
-    def _check_size(self, texts: Sequence[str]) -> None:
+    def check_open(self) -> None:
+        """Raises :class:`NotReady` once the service is stopping."""
+        if self.lifecycle.draining:
+            raise NotReady("the service is stopping; ask another replica or try again")
+
+    def check_size(self, texts: Sequence[str]) -> None:
+        """Raises :class:`BatchTooLarge` or :class:`TextTooLong`."""
         if len(texts) > self.limits.batch_messages:
             raise BatchTooLarge(f"at most {self.limits.batch_messages} messages in one request")
         for index, text in enumerate(texts):

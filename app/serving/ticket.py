@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from time import perf_counter
 
+from app.classification.cart_reader import CartMessage
 from app.classification.classifier import Message
-from app.domain import Prediction
+from app.domain import CartDecision, Prediction
 from app.errors import DeadlineExceeded, ShopintentError
 
 
@@ -17,9 +18,21 @@ from app.errors import DeadlineExceeded, ShopintentError
 class Outcome:
     """A message's decision; seconds that it waited, and seconds that its batch took."""
 
-    prediction: Prediction
+    decision: Prediction | CartDecision
     queue: float = 0.0
     inference: float = 0.0
+
+    @property
+    def prediction(self) -> Prediction:
+        """The decision on a :class:`Message`."""
+        assert isinstance(self.decision, Prediction)
+        return self.decision
+
+    @property
+    def cart(self) -> CartDecision:
+        """The decision on a :class:`CartMessage`."""
+        assert isinstance(self.decision, CartDecision)
+        return self.decision
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -28,11 +41,16 @@ class Work:
 
     ticket: Ticket
     index: int
-    message: Message
+    message: Message | CartMessage
 
     @property
     def tokens(self) -> int:
-        return max(1, len(self.message.tokens))
+        return max(1, self.message.size)
+
+    @property
+    def alone(self) -> bool:
+        """It shares a batch with no other."""
+        return isinstance(self.message, CartMessage)
 
 
 class Ticket:
@@ -42,7 +60,9 @@ class Ticket:
         "_timer", "admitted", "deadline", "future", "missing", "outcomes", "tokens", "waiting",
     )  # fmt: skip
 
-    def __init__(self, messages: Sequence[tuple[int, Message]], deadline: float) -> None:
+    def __init__(
+        self, messages: Sequence[tuple[int, Message | CartMessage]], deadline: float
+    ) -> None:
         """``messages`` with their places in the request; ``deadline`` on the clock ``perf_counter``."""
         self.admitted = perf_counter()
         self.deadline = deadline

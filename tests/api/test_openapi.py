@@ -25,20 +25,39 @@ def test_every_route_of_the_contract_is_declared(document: dict) -> None:
         ("post", "/v1/classify/batch"): "classifyBatch",
         ("get", "/v1/models"): "listModels",
         ("get", "/v1/models/{name}"): "getModel",
+        ("post", "/v1/cart"): "readCart",
+        ("get", "/v1/admin/models/{name}"): "getServedModel",
+        ("post", "/v1/admin/models/{name}/activate"): "activateVersion",
+        ("post", "/v1/admin/models/{name}/rollback"): "rollBack",
+        ("post", "/v1/admin/models/{name}/reload"): "reloadModel",
+        ("put", "/v1/admin/models/{name}/shadow"): "beginShadow",
+        ("delete", "/v1/admin/models/{name}/shadow"): "endShadow",
         ("get", "/livez"): "livez",
         ("get", "/readyz"): "readyz",
         ("get", "/startupz"): "startupz",
         ("get", "/health"): "health",
         ("get", "/metrics"): "metrics",
+        ("post", "/v1/feedback"): "giveFeedback",
+        ("delete", "/v1/feedback/{id}"): "deleteFeedback",
+        ("post", "/model/parse"): "parseMessage",
+        ("get", "/v2"): "v2Server",
+        ("get", "/v2/health/live"): "v2Live",
+        ("get", "/v2/health/ready"): "v2Ready",
+        ("get", "/v2/models/{name}"): "v2Model",
+        ("get", "/v2/models/{name}/versions/{version}"): "v2ModelVersion",
+        ("get", "/v2/models/{name}/ready"): "v2ModelReady",
+        ("get", "/v2/models/{name}/versions/{version}/ready"): "v2ModelVersionReady",
+        ("post", "/v2/models/{name}/infer"): "v2Infer",
+        ("post", "/v2/models/{name}/versions/{version}/infer"): "v2InferVersion",
     }
 
 
 def test_classify_declares_its_failures_as_problems(document: dict) -> None:
     """Every status that a caller may meet has the media type and schema of a problem."""
-    for path in ("/v1/classify", "/v1/classify/batch"):
+    for path in ("/v1/classify", "/v1/classify/batch", "/v1/cart"):
         responses = document["paths"][path]["post"]["responses"]
         assert set(responses) == {
-            "200", "400", "404", "413", "415", "422", "429", "500", "503", "504",
+            "200", "400", "401", "403", "404", "408", "413", "415", "422", "429", "500", "503", "504",
         }  # fmt: skip
         for status, response in responses.items():
             if status != "200":

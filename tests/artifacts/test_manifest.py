@@ -16,6 +16,7 @@ from app.artifacts.manifest import (
 )
 from app.errors import FileDamaged, ManifestInvalid
 from tests.fake_artifact import write_fake_artifact
+from tests.fake_cart import fake_cart
 
 
 @pytest.fixture
@@ -91,3 +92,15 @@ def test_json_that_is_no_object_is_damaged(tmp_path: Path, content: bytes):
     path.write_bytes(content)
     with pytest.raises(FileDamaged, match=r"calibration\.json"):
         read_json(path)
+
+
+def test_a_manifest_without_carts_is_written_as_before_there_were_any(
+    manifest: Manifest, tmp_path: Path
+):
+    """Older versions read it, and its digest stays; with carts it says so and round-trips."""
+    content = (tmp_path / "storefront" / "1" / MANIFEST).read_text()
+    assert "cart" not in json.loads(content)
+    with_carts = write_fake_artifact(tmp_path, "carts", cart=fake_cart())
+    read = read_manifest(tmp_path / "carts" / "1")
+    assert read == with_carts
+    assert read.cart == fake_cart().spec

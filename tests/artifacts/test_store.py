@@ -145,3 +145,30 @@ def test_published_weights_need_no_build(store: Store):
     assert published.weights_path() == artifact.directory / "head.safetensors"
     with pytest.raises(ManifestInvalid, match="not among the files"):
         _with_recipe(artifact, base=hub).weights_path()
+
+
+def test_going_back_follows_what_was_served(store: Store):
+    """The pointer remembers the versions before; going back forgets those after."""
+    assert store.previous_version("storefront") == "2"
+    store.activate("storefront", "1")
+    assert store.previous_version("storefront") == "10"
+    store.activate("storefront", "2")
+    assert store.roll_back("storefront").manifest.version == "1"
+    assert store.roll_back("storefront").manifest.version == "10"
+    assert (store.root / "storefront" / ACTIVE).read_text() == "10\n"
+
+
+def test_nothing_to_go_back_to(store: Store):
+    """The lowest version, served from the start, has none before it."""
+    (store.root / "storefront" / ACTIVE).write_text("1\n")
+    with pytest.raises(UnknownModel, match="before 1"):
+        store.roll_back("storefront")
+
+
+def test_follow_the_latest(store: Store):
+    """Without a pointer the highest version is active again, and higher ones will be."""
+    store.activate("storefront", "1")
+    assert store.follow_latest("storefront") == "10"
+    assert store.active_version("storefront") == "10"
+    write_fake_artifact(store.root, version="11")
+    assert store.active_version("storefront") == "11"

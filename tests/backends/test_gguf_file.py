@@ -40,10 +40,10 @@ def test_a_copy_is_the_same_file(tiny_gguf: Path, tmp_path: Path):
 def test_one_value_of_the_metadata_can_be_replaced(tiny_gguf: Path):
     """Only those four bytes change."""
     source = GgufFile(tiny_gguf)
-    changed = source.metadata_with("general.file_type", 2)
+    changed = source.metadata_with({"general.file_type": 2})
     assert len(changed) == len(source.metadata)
     assert sum(a != b for a, b in zip(changed, source.metadata, strict=True)) == 1
-    assert source.metadata_with("no.such.key", 2) == source.metadata
+    assert source.metadata_with({"no.such.key": 2}) == source.metadata
 
 
 @pytest.mark.parametrize("share", [0, 0.0001, 0.01, 0.1, 0.5, 0.99])

@@ -9,7 +9,14 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from app.artifacts.manifest import MANIFEST, Manifest, PromptSpec, describe_file, write_manifest
+from app.artifacts.manifest import (
+    MANIFEST,
+    BaseFile,
+    Manifest,
+    PromptSpec,
+    describe_file,
+    write_manifest,
+)
 from app.artifacts.store import BUILD, Artifact, Store
 from app.backends.base import BackendOptions
 from app.backends.gguf import GgufBackend
@@ -52,7 +59,7 @@ def test_what_no_adapter_touches_is_copied_as_it_is(tmp_path: Path):
     """Embedding, norms and tokeniser are the base's bytes."""
     built = GgufFile(build_weights(artifact_of(tmp_path, "Q4_0")))
     base = GgufFile(tmp_path / "base.gguf")
-    assert built.metadata == base.metadata_with("general.file_type", 2)
+    assert built.metadata == base.metadata_with({"general.file_type": 2})
     for name, info in base.tensors.items():
         if name == "token_embd.weight" or len(info.shape) == 1:
             assert built.tensors[name] == info
@@ -183,6 +190,29 @@ def test_two_builders_do_not_disturb_each_other(tiny_artifact: Artifact):
     first.join()
     assert steps == ["wait: another process builds tiny/1"]
     assert path == tiny_artifact.weights_path()
+
+
+def test_a_base_that_is_not_there_says_where_it_comes_from(tiny_artifact: Artifact):
+    """Which file, its digest, what it was made from, and the two ways to get it."""
+    manifest = tiny_artifact.manifest
+    assert manifest.weights is not None
+    assert isinstance(manifest.weights.base, BaseFile)
+    base = manifest.weights.base.model_copy(update={"source": "acme/tiny@v1"})
+    weights = manifest.weights.model_copy(update={"base": base})
+    other = Artifact(tiny_artifact.directory, manifest.model_copy(update={"weights": weights}))
+    (tiny_artifact.directory.parent.parent / "base.gguf").unlink()
+    with pytest.raises(WeightsNotBuilt) as told:
+        build_weights(other)
+    for part in ("tiny/1", "base.gguf", base.sha256, "copy the file", "training base acme/tiny@v1"):
+        assert part in str(told.value)
+
+
+def test_a_base_may_lie_in_another_store(tiny_artifact: Artifact, tmp_path: Path):
+    """A version that is still being made is built from the store that it will go to."""
+    home = tmp_path / "home"
+    home.mkdir()
+    (tiny_artifact.directory.parent.parent / "base.gguf").rename(home / "base.gguf")
+    assert build_weights(tiny_artifact, store=home) == tiny_artifact.weights_path()
 
 
 def test_another_base_than_the_adapter_was_tuned_on_is_refused(tiny_artifact: Artifact):

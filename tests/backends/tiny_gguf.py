@@ -22,7 +22,7 @@ from app.artifacts.manifest import (
     write_manifest,
 )
 
-HIDDEN, HEADS, HEAD_SIZE, FEED_FORWARD, LAYERS = 64, 2, 32, 128, 2
+HIDDEN, HEADS, HEAD_SIZE, FEED_FORWARD, LAYERS = 64, 2, 256, 128, 2
 BOS = 2
 _CONTROL, _BYTE, _NORMAL, _UNKNOWN = 3, 6, 1, 2
 

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.classification.prompt import normalise
-from app.errors import EmptyText
+from app.artifacts.manifest import CartPromptSpec
+from app.classification.prompt import CartPrompt, normalise
+from app.errors import EmptyText, ManifestInvalid
 
 ANY_TEXT = st.text(st.characters(exclude_categories=()), max_size=60)
 
@@ -64,3 +65,33 @@ def test_nothing_visible_is_refused(text: str):
     """A message of white space and invisible characters has no intent."""
     with pytest.raises(EmptyText):
         normalise(text)
+
+
+def as_bytes(text: str) -> list[int]:
+    return list(text.encode())
+
+
+def test_the_cart_prompt_marks_each_product_at_its_end_and_each_slot():
+    """Pieces stand as published, and states are read where training reads them."""
+    prompt = CartPrompt(CartPromptSpec(), as_bytes)
+    catalog = prompt.catalog([as_bytes("tea"), as_bytes("oil 1l")])
+    assert bytes(catalog.tokens) == b"Catalog:\ntea\noil 1l\n"
+    assert [bytes(catalog.tokens[: mark + 1]) for mark in catalog.marks] == [
+        b"Catalog:\ntea\n", b"Catalog:\ntea\noil 1l\n",
+    ]  # fmt: skip
+    message = prompt.message(as_bytes("two teas"))
+    assert bytes(message.tokens) == b"Message: two teas\n123456"
+    assert bytes(message.tokens[mark] for mark in message.marks) == b"123456"
+    assert len(message.tokens) == len("two teas") + prompt.around_message
+    assert len(catalog.tokens) == prompt.before_catalog + sum(
+        prompt.product_tokens(as_bytes(product)) for product in ("tea", "oil 1l")
+    )
+
+
+@pytest.mark.parametrize(
+    "spec", [{"slots": ("1", "10")}, {"slots": ()}, {"slots": ("",)}, {"product_suffix": ""}]
+)
+def test_a_cart_prompt_that_leaves_nothing_to_read_is_refused(spec: dict[str, str]):
+    """Found when the model is loaded, not with the first message."""
+    with pytest.raises(ManifestInvalid):
+        CartPrompt(CartPromptSpec(**spec), as_bytes)

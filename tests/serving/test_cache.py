@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import tracemalloc
 
-from app.domain import IntentScore, Prediction
+from app.domain import CartAction, CartDecision, IntentScore, Prediction
 from app.serving.cache import PredictionCache, size_of
 
 
@@ -73,3 +73,16 @@ def test_replacing_an_entry_counts_once() -> None:
     once = cache.bytes
     cache.put(("one", "a"), prediction())
     assert (len(cache), cache.bytes) == (1, once)
+
+
+def test_carts_are_accounted_for_too() -> None:
+    """A decision on a cart counts with the names of its products, and keeps the same bound."""
+    cache = PredictionCache(20_000)
+    for number in range(400):
+        product = f"product number {number}"
+        action = CartAction("add", product, 2, 0.9, ambiguous=True, candidates=(product, "other"))
+        found = CartDecision("actions", 0.9, (action,), considered=2)
+        cache.put(("digest", f"cart\0catalog\0message {number}"), found)
+        assert cache.bytes <= 20_000
+    assert cache.bytes == sum(size_of(key, found) for key, found in cache._entries.items())
+    assert 10 < len(cache) < 40

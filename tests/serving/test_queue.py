@@ -8,6 +8,8 @@ from time import perf_counter
 import pytest
 from prometheus_client import Gauge
 
+from app.backends.base import MarkedTokens
+from app.classification.cart_reader import CartMessage
 from app.classification.classifier import Message
 from app.errors import DeadlineExceeded, NotReady, QueueFull
 from app.serving.queue import TokenQueue
@@ -46,6 +48,37 @@ async def test_batch_keeps_both_bounds(queue: TokenQueue) -> None:
         batch = queue.take(2, 10)
         taken.append(names(batch))
         assert taken[-1] == expected
+
+
+def cart(tokens: int, seconds: float = 60.0) -> Ticket:
+    part = MarkedTokens(tuple(range(tokens)), (0,))
+    message = CartMessage(("tea",), part, part, tokens)
+    return Ticket([(0, message)], perf_counter() + seconds)
+
+
+async def test_a_cart_goes_alone_and_in_its_turn(queue: TokenQueue) -> None:
+    """Between batches of intents; nothing waits behind it longer than one turn."""
+    queue.enter(ticket("a", 1, 1))
+    queue.enter(cart(9))
+    queue.enter(ticket("b", 1, 1))
+    assert names(queue.take(3, 100)) == ["a0"]
+    assert queue.take(3, 100)[0].alone
+    assert queue.tokens == 12
+    assert names(queue.take(3, 100)) == ["b0", "a1", "b1"]
+
+
+async def test_a_cart_teaches_no_pace(queue: TokenQueue) -> None:
+    """Its tokens are a guess: what the backend remembers of the catalog costs nothing."""
+    queue.expect(1000)
+    queue.enter(cart(90))
+    queue.take(3, 100)
+    queue.done(0.001)
+    assert queue.pace == 1000
+    queue.enter(ticket("a", 90))
+    queue.take(3, 100)
+    queue.done(0.001)
+    assert queue.pace is not None
+    assert queue.pace > 1000
 
 
 async def test_tokens_count_until_their_batch_is_done(queue: TokenQueue) -> None:

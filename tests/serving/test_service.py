@@ -14,7 +14,8 @@ from app.serving.batcher import Load, Loaded
 from app.serving.cache import PredictionCache
 from app.serving.lifecycle import Lifecycle
 from app.serving.limits import Limits
-from app.serving.registry import Registry, State
+from app.serving.live_model import State
+from app.serving.registry import Registry
 from app.serving.service import Service
 from tests.conftest import PATIENCE
 from tests.fake_artifact import fake_classifier, fake_manifest

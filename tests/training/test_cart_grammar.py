@@ -7,7 +7,8 @@ import random
 import pytest
 
 from training.cart.grammar import read_phrase
-from training.cart.quantities import after_number, counted, definite
+from training.cart.numerals import LARGEST_QUANTITY, number_words, spelling_words
+from training.cart.quantities import after_number, counted, definite, draw_quantity
 
 WATER = "f:[kokosov] {voda|vodu|vode|voda}"
 
@@ -70,3 +71,55 @@ def test_plurals_are_counted_in_units_or_by_sign():
         for _ in range(50):
             text = counted(language, phrase, 2, (unit,), rng)
             assert unit in text or "x" in text or "×" in text
+
+
+@pytest.mark.parametrize(
+    ("language", "number", "gender", "words"),
+    [
+        ("en", 21, "m", "twenty-one"), ("en", 340, "m", "three hundred and forty"),
+        ("hr", 22, "f", "dvadeset dvije"), ("hr", 101, "n", "sto jedno"),
+        ("hr", 616, "m", "šesto šesnaest"), ("es", 21, "m", "veintiún"),
+        ("es", 31, "f", "treinta y una"), ("es", 100, "f", "cien"),
+        ("es", 532, "f", "quinientas treinta y dos"), ("es", 115, "m", "ciento quince"),
+    ],
+)  # fmt: skip
+def test_numbers_are_spelt_in_agreement(language, number, gender, words):
+    """Gender reaches the last word, and the hundreds in Spanish."""
+    assert number_words(language, number, gender) == words
+
+
+def test_numbers_without_their_noun_and_as_subjects():
+    """Spanish "uno" stands alone; a Croatian list says "jedna", a sentence "jednu"."""
+    assert number_words("es", 1, "m", standing=True) == "uno"
+    assert number_words("es", 31, "m", standing=True) == "treinta y uno"
+    assert number_words("hr", 1, "f") == "jednu"
+    assert number_words("hr", 1, "f", nominative=True) == "jedna"
+    assert {"hundred", "jedna", "doscientas"} <= spelling_words()
+
+
+def test_quantities_reach_three_digits():
+    """Most are small, one in ten has two or three digits, none is above 999."""
+    rng = random.Random(3)
+    drawn = [draw_quantity(rng) for _ in range(4000)]
+    assert min(drawn) == 1
+    assert max(drawn) <= LARGEST_QUANTITY
+    assert 0.02 < sum(n > 99 for n in drawn) / len(drawn) < 0.05
+    assert 0.05 < sum(10 < n < 100 for n in drawn) / len(drawn) < 0.2
+
+
+def test_a_sign_never_joins_the_numbers_of_a_name():
+    """A name that ends in a digit takes its quantity by x; a running list puts the number first."""
+    rng = random.Random(2)
+    screws = read_phrase("en", "{} 4x40", "screw")
+    for _ in range(300):
+        text = counted("en", screws, 3, (), rng, line=True)
+        assert "4x40 3" not in text
+        listed = counted("en", read_phrase("en", "mug", "mug"), 3, (), rng, leading=True)
+        assert not listed.endswith(("3", "pcs"))
+
+
+def test_rare_words_are_marked():
+    """A tilde before a head or a mention marks all that is made of it."""
+    assert read_phrase("es", "{} [verde]", "~m:{tecito}").rare
+    assert read_phrase("es", "~{} de perlitas", "m:{collar}").add(after="Drava").rare
+    assert not read_phrase("es", "m:{té}", "~m:{tecito}").rare

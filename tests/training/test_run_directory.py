@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from training.__main__ import run_directory
+from training.run_commands import run_directory
 
 
 def test_a_run_is_resumed_only_for_the_same_inputs_and_settings(tmp_path: Path):

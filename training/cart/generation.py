@@ -10,7 +10,7 @@ from typing import Any, Literal
 from training.cart.catalogs import draw_catalog
 from training.cart.matching import fit
 from training.cart.phrasings import Item, Phrasing, accepts, read_phrasings, render
-from training.cart.products import Product, products_of
+from training.cart.products import Product, draw_mention, products_of
 from training.cart.quantities import draw_quantity
 from training.cart.surface import finish
 from training.examples import Split
@@ -20,7 +20,9 @@ SHARES: dict[Kind, float] = {
     "single": 0.46, "several": 0.2, "absent": 0.09, "no_action": 0.08, "adversarial": 0.14,
     "ambiguous": 0.03,
 }  # fmt: skip
-_PUTS_IN, _TAKES_OUT = "ab", "r"
+_PUTS_IN = ("a", "b", "list")
+_LISTS = ("list", "rlist")
+_IN_CONTEXT = 0.13  # of the messages have a sentence before, and as many one after
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +96,14 @@ class _Draw:
         if not products:
             raise _DrawAgain
         product = self.rng.choice(products)
-        mentions = [m for m in self.catalog.mentions(product) if accepts(phrasing, role, m)]
+        mentions = self.catalog.mentions(product)
+        if self.rng.random() < 0.1 and self.catalog.means(product.name, product):
+            mentions = [product.pasted]
+        mentions = [m for m in mentions if accepts(phrasing, role, m, product)]
         if not mentions:
             raise _DrawAgain
         self.taken.add(product.name)
-        item = Item(product, self.rng.choice(mentions))
+        item = Item(product, draw_mention(mentions, self.rng))
         if role in phrasing.roles:
             least, most = phrasing.quantity_range(role)
             item.quantity = 1 if most == 1 else draw_quantity(self.rng, least)
@@ -118,9 +123,25 @@ class _Draw:
         slips: int | None = None,
     ) -> str:
         written = render(self.language, phrasing, items, lists or {}, self.rng)
+        written = self._in_context(written, phrasing)
         if slips is None:
             slips = 1 if self.rng.random() < 0.1 else 0
         return finish(written, self.language, self.rng, slips)
+
+    def _in_context(self, written: str, phrasing: Phrasing) -> str:
+        """Now and then with what people tell besides, held out where the phrasing is."""
+        every = read_phrasings(self.language)
+        for use in ("before", "after"):
+            if self.rng.random() >= _IN_CONTEXT:
+                continue
+            lines = [row.text for row in every[use] if row.heldout == phrasing.heldout]
+            line = self.rng.choice(lines)
+            if use == "before":
+                written = f"{line}{self.rng.choice((' ', ' ', ' ', chr(10)))}{written}"
+            else:
+                joint = "\n" if "\n" in written else self.rng.choice((" ", ". ", ", ", " - ", "\n"))
+                written = f"{written.rstrip('.')}{joint if written[-1] not in '?!' else ' '}{line}"
+        return written
 
     def row(
         self,
@@ -165,19 +186,46 @@ def _one_role(
 
 def _several(draw: _Draw) -> CartRow:
     phrasing = draw.phrasing("several", "rseveral", "mixed")
+    items, lists = _items_of(draw, phrasing)
+    text = draw.text(phrasing, items, lists)
+    return draw.row("several", phrasing, text, _actions(phrasing, items, lists))
+
+
+def _items_of(draw: _Draw, phrasing: Phrasing) -> tuple[dict[str, Item], dict[str, list[Item]]]:
+    """An item for each role, two or more for a list; six in the whole message at most.
+
+    What stays untouched (x) is by preference of the family of what is meant.
+    """
     items: dict[str, Item] = {}
     lists: dict[str, list[Item]] = {}
-    actions: list[tuple[str, Item]] = []
-    left = 4 - len(phrasing.roles) + 1
-    for role in phrasing.roles:  # in the order of the message
-        if role in {"list", "rlist"}:
-            size = draw.rng.choice((2, 2, 3)) if left > 2 else 2
-            lists[role] = [draw.item(phrasing, "") for _ in range(size + (left == 4) // 2)]
-            actions += [("add" if role == "list" else "remove", item) for item in lists[role]]
-        else:
-            items[role] = draw.item(phrasing, role)
-            actions.append(("add" if role in _PUTS_IN else "remove", items[role]))
-    return draw.row("several", phrasing, draw.text(phrasing, items, lists), actions)
+    roles = sorted(phrasing.roles)  # x after the role that it is confused with
+    wanted = [role for role in roles if role in _LISTS]
+    left = draw.rng.choices((2, 3, 4, 5, 6), (28, 32, 18, 12, 10))[0] - len(roles) + len(wanted)
+    for role in wanted:
+        others = 2 * (len(wanted) - len(lists) - 1)
+        size = max(2, left - others if not others else draw.rng.randint(2, max(2, left - others)))
+        lists[role] = [draw.item(phrasing, "") for _ in range(size)]
+        left -= size
+    for role in roles:
+        if role in _LISTS:
+            continue
+        among = None
+        if role == "x" and draw.rng.random() < 0.6 and items:
+            among = draw.catalog.siblings(next(iter(items.values())).product) or None
+        items[role] = draw.item(phrasing, role, among)
+    return items, lists
+
+
+def _actions(
+    phrasing: Phrasing, items: dict[str, Item], lists: dict[str, list[Item]]
+) -> list[tuple[str, Item]]:
+    """What is meant, in the order of the message."""
+    return [
+        ("add" if role in _PUTS_IN else "remove", item)
+        for role in phrasing.roles
+        if role != "x"
+        for item in lists.get(role) or [items[role]]
+    ]
 
 
 def _absent(draw: _Draw) -> CartRow:
@@ -201,8 +249,10 @@ def _missing(draw: _Draw, phrasing: Phrasing, role: str) -> Item:
         raise _DrawAgain
     product = draw.rng.choice(outside)
     phrases = product.exact if sibling else (*product.exact, *product.general)
-    phrase = draw.rng.choice(phrases)
-    if not accepts(phrasing, role, phrase) or not draw.catalog.lacks(product, phrase.nominative):
+    phrase = draw_mention(phrases, draw.rng)
+    if not accepts(phrasing, role, phrase, product) or not draw.catalog.lacks(
+        product, phrase.nominative
+    ):
         raise _DrawAgain
     if sibling and fit(phrase.nominative, product.name) < 0.6:
         raise _DrawAgain  # "the small one" could be any size when the right one is not listed
@@ -220,38 +270,46 @@ def _no_action(draw: _Draw) -> CartRow:
 def _adversarial(draw: _Draw) -> CartRow:
     """What trips simple rules: turns, negation, slips, look-alike names, partly unlisted wishes."""
     turn = draw.rng.choices(
-        ("change", "negate", "typo", "contained", "partly_absent"), (32, 24, 20, 16, 8)
+        ("change", "negate", "typo", "contained", "partly_absent", "commanding"),
+        (30, 22, 16, 14, 8, 10),
     )[0]
     if turn == "typo":
         return _one_role(draw, "adversarial", draw.phrasing("add", "remove"), 2, "typo")
     if turn == "contained":
         return _contained(draw)
+    if turn == "commanding":
+        return _commanding(draw)
     if turn == "partly_absent":
-        phrasing = draw.phrasing("several", "rseveral")
-        role = next(iter(phrasing.roles))
-        item, missing = draw.item(phrasing, role), _missing(draw, phrasing, role)
-        item.quantity, missing.quantity = draw_quantity(draw.rng), draw_quantity(draw.rng)
-        both = [item, missing]
-        draw.rng.shuffle(both)
-        action = "add" if role == "list" else "remove"
-        text = draw.text(phrasing, {}, {role: both})
-        return draw.row("adversarial", phrasing, text, [(action, item)], turn)
-    return _turned(draw, draw.phrasing(turn))
+        return _partly_absent(draw)
+    phrasing = draw.phrasing(turn)
+    items, lists = _items_of(draw, phrasing)
+    text = draw.text(phrasing, items, lists)
+    return draw.row("adversarial", phrasing, text, _actions(phrasing, items, lists))
 
 
-def _turned(draw: _Draw, phrasing: Phrasing) -> CartRow:
-    """Change of mind or negation: of two products only one is meant, by preference of a family."""
-    items: dict[str, Item] = {}
-    roles = sorted(phrasing.roles)  # a or r before x
-    for role in roles:
-        among = None
-        if role == "x" and draw.rng.random() < 0.6:
-            among = draw.catalog.siblings(items[roles[0]].product) or None
-        items[role] = draw.item(phrasing, role, among)
-    actions = [
-        ("add" if role in _PUTS_IN else "remove", items[role]) for role in roles if role != "x"
-    ]
-    return draw.row("adversarial", phrasing, draw.text(phrasing, items), actions)
+def _partly_absent(draw: _Draw) -> CartRow:
+    """A list of which one product is not in the catalog: the others count."""
+    phrasing = draw.phrasing("several", "rseveral")
+    role = next(iter(phrasing.roles))
+    missing = _missing(draw, phrasing, role)
+    missing.quantity = draw_quantity(draw.rng)
+    listed = [draw.item(phrasing, "") for _ in range(draw.rng.choice((1, 1, 2, 3)))]
+    every = [*listed]
+    every.insert(draw.rng.randint(0, len(listed)), missing)
+    action = "add" if role == "list" else "remove"
+    text = draw.text(phrasing, {}, {role: every})
+    return draw.row("adversarial", phrasing, text, [(action, i) for i in listed], "partly_absent")
+
+
+def _commanding(draw: _Draw) -> CartRow:
+    """A product that is named like an order to the cart: its name changes nothing."""
+    phrasing = draw.phrasing("add", "remove")
+    role = next(iter(phrasing.roles))
+    named = [p for p in draw.catalog.products if p.commanding]
+    item = draw.item(phrasing, role, named)
+    action = "add" if role in _PUTS_IN else "remove"
+    text = draw.text(phrasing, {role: item})
+    return draw.row("adversarial", phrasing, text, [(action, item)], "commanding")
 
 
 def _contained(draw: _Draw) -> CartRow:
@@ -286,12 +344,12 @@ def _ambiguous(draw: _Draw) -> CartRow:
     family = [p for p in draw.catalog.products if p.family == product.family]
     if not product.general:
         raise _DrawAgain
-    phrase = draw.rng.choice(product.general)
+    phrase = draw_mention(product.general, draw.rng)
     scores = [fit(phrase.nominative, p.name) for p in family]
     others = [p for p in draw.catalog.products if p.family != product.family]
     clear = any(fit(phrase.nominative, p.name) >= min(scores) for p in others)
     uneven = max(scores) - min(scores) > 0.25 or any(p.plain for p in family)
-    if clear or uneven or min(scores) < 0.5 or not accepts(phrasing, role, phrase):
+    if clear or uneven or min(scores) < 0.5 or not accepts(phrasing, role, phrase, product):
         raise _DrawAgain
     least, most = phrasing.quantity_range(role)
     item = Item(product, phrase, 1 if most == 1 else draw_quantity(draw.rng, least))

@@ -2,14 +2,15 @@
 
 A head is written ``f:[kokosov] {voda|vodu|vode|voda}``: the gender, the noun's forms in braces, and
 adjectives in brackets, which decline regularly. A mention puts ``{}`` where its family's head goes,
-as in ``[mal] {} od 330 ml``, or is a phrase of its own.
+as in ``[mal] {} od 330 ml``, or is a phrase of its own. ``~`` before either marks
+what few people say, such as most diminutives.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 _BRACES = re.compile(r"\{([^{}]+)\}")
 _ADJECTIVE = re.compile(r"\[([^\[\]]+)\]")
@@ -32,7 +33,8 @@ class NounPhrase:
 
     English and Spanish have two forms: ``nominative``, ``accusative`` and ``genitive`` are the
     singular, ``few`` (2 to 4) and ``many`` the plural. ``gender`` is m, f, n, or fa for Spanish
-    feminines that take "el". A ``plural_only`` phrase (jeans, nappies) is counted in units.
+    feminines that take "el". A ``plural_only`` phrase (jeans, nappies) is counted in units. A
+    ``rare`` one is said by few.
     """
 
     nominative: str
@@ -42,12 +44,14 @@ class NounPhrase:
     genitive: str
     gender: str
     plural_only: bool
+    rare: bool = False
 
     def add(self, before: str = "", after: str = "") -> NounPhrase:
         """The same phrase with a word in front or behind, such as a brand."""
         forms = (self.nominative, self.accusative, self.few, self.many, self.genitive)
         changed = [" ".join(f"{before} {form} {after}".split()) for form in forms]
-        return NounPhrase.of(changed, self.gender, plural_only=self.plural_only)
+        changed_phrase = NounPhrase.of(changed, self.gender, plural_only=self.plural_only)
+        return replace(changed_phrase, rare=self.rare)
 
     @classmethod
     def of(cls, forms: Sequence[str], gender: str, *, plural_only: bool = False) -> NounPhrase:
@@ -58,6 +62,12 @@ class NounPhrase:
 
 def read_phrase(language: str, written: str, head: str = "") -> NounPhrase:
     """The forms of a head, or of a mention whose ``{}`` stands for that head."""
+    rare = written.startswith("~") or ("{}" in written and head.startswith("~"))
+    phrase = _read(language, written.removeprefix("~"), head.removeprefix("~"))
+    return replace(phrase, rare=True) if rare else phrase
+
+
+def _read(language: str, written: str, head: str) -> NounPhrase:
     if "{}" in written:
         gender, inner = _split_gender(head)
         if not _BRACES.search(inner):

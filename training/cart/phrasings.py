@@ -5,7 +5,8 @@ stay untouched; p, q are only talked about. Forms: none (with its quantity), num
 told), nom (as nominative), the (definite, one of it), bare (no article), gen (genitive), pl (plural
 beside a number), n and d (the number alone, d in digits), old, oldn, oldd (with a number that is
 taken back), and pronouns or verbs that agree: it, is, was, lo. ``{list}`` and ``{rlist}`` are
-several items.
+several items. Phrasings of the uses ``before`` and ``after`` have no slot: they are what people say
+around a wish, and never change it.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from dataclasses import dataclass, field
 from functools import cache
 
 from training.cart.grammar import NounPhrase
+from training.cart.numerals import LARGEST_QUANTITY, number_text
 from training.cart.products import DATA, Product
 from training.cart.quantities import (
     after_number,
@@ -25,7 +27,6 @@ from training.cart.quantities import (
     counting_gender,
     definite,
     draw_quantity,
-    standing_number,
 )
 from training.examples import read_rows
 
@@ -37,7 +38,13 @@ _AGREEING = {
     "was": {(False, False): "was", (True, False): "was", (False, True): "were", (True, True): "were"},
     "lo": {(False, False): "lo", (True, False): "la", (False, True): "los", (True, True): "las"},
 }  # fmt: skip
-_AND = {"en": ("and", "&", "plus"), "hr": ("i", "te", "+"), "es": ("y", "más", "y también")}
+_AND = {
+    "en": ("and", "&", "plus", "and also", "then"),
+    "hr": ("i", "te", "+", "i još", "pa"),
+    "es": ("y", "más", "y también", "+", "y además"),
+}
+_BULLETS = ("- ", "- ", "* ", "• ", "", "", "– ")
+_NO_NUMBER = re.compile(r"\{\w+\.(the|bare|nom|gen|pl)\}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +69,9 @@ class Phrasing:
         """The smallest and largest quantity that can be told of a role (``only`` "many": from 2)."""
         forms = self.roles[role]
         if "pl" in forms or "many" in self.only:
-            return 2, 99
+            return 2, LARGEST_QUANTITY
         free = forms & {"", "num", "nom", "n", "d", "old"}
-        return (1, 99) if free else (1, 1)
+        return (1, LARGEST_QUANTITY) if free else (1, 1)
 
 
 @dataclass(slots=True)
@@ -79,6 +86,11 @@ class Item:
     @property
     def mention(self) -> str:
         return self.phrase.nominative
+
+    @property
+    def units(self) -> tuple[str, ...]:
+        """None for a pasted name: it tells its own ("a bottle of Dark Beer 0.33L bottle")."""
+        return () if self.mention == self.product.name else self.product.units
 
 
 @cache
@@ -99,8 +111,14 @@ def read_phrasings(language: str) -> Mapping[str, tuple[Phrasing, ...]]:
     return {use: tuple(rows) for use, rows in found.items()}
 
 
-def accepts(phrasing: Phrasing, role: str, phrase: NounPhrase) -> bool:
-    """Whether the sentence agrees with the phrase in number and gender."""
+def accepts(phrasing: Phrasing, role: str, phrase: NounPhrase, product: Product) -> bool:
+    """Whether the sentence agrees with the phrase in number and gender.
+
+    A product that is named like a command does not open a sentence that tells no number: then
+    nobody could say whether it is the product or the command.
+    """
+    if product.commanding and _NO_NUMBER.match(phrasing.text):
+        return False
     if phrase.plural_only and ("sg" in phrasing.only or "pl" in phrasing.roles.get(role, ())):
         return False
     return not ("m" in phrasing.only and phrase.gender != "m")
@@ -118,6 +136,9 @@ def render(
     def fill(found: re.Match[str]) -> str:
         role, form = found[1], found[2] or ""
         if role in lists:
+            before, after = found.string[: found.start()], found.string[found.end() :]
+            if (not after or after[0] == "\n") and rng.random() < (0.7 if "\n" in before else 0.2):
+                return _lines(language, lists[role], before, rng)
             return _join(language, lists[role], rng)
         if role == "n":
             return str(draw_quantity(rng, 2))
@@ -131,7 +152,7 @@ def render(
 
 def _slot(language: str, form: str, item: Item, rng: random.Random) -> str:
     phrase, number = item.phrase, item.quantity
-    units = item.product.units
+    units = item.units
     many = number > 1 or phrase.plural_only
     if form in _AGREEING:
         return _AGREEING[form][phrase.gender.startswith("f"), many]
@@ -146,19 +167,41 @@ def _slot(language: str, form: str, item: Item, rng: random.Random) -> str:
         return str(number if form == "d" else item.taken_back)
     if form in {"n", "oldn"}:
         told = number if form == "n" else item.taken_back
-        return standing_number(language, told, counting_gender(phrase), rng)
+        return number_text(language, told, counting_gender(phrase), rng, standing=True)
     told = item.taken_back if form == "old" else number
     return counted(
         language, phrase, told, units, rng,
-        explicit=form in {"num", "old"}, nominative=form == "nom",
+        explicit=form in {"num", "old"} or item.product.commanding, nominative=form == "nom",
     )  # fmt: skip
 
 
 def _join(language: str, items: list[Item], rng: random.Random) -> str:
-    parts = [counted(language, i.phrase, i.quantity, i.product.units, rng) for i in items]
+    parts = [_part(language, item, rng) for item in items]
     if rng.random() < 0.2:
-        return rng.choice((", ", " + ", "\n")).join(parts)
+        return rng.choice((", ", " + ", "\n", " ", " / ")).join(parts)
     word = rng.choice(_AND[language]) if rng.random() < 0.3 else _AND[language][0]
     if rng.random() < 0.15:
         return f" {_AND[language][0]} ".join(parts)
     return f"{', '.join(parts[:-1])} {word} {parts[-1]}"
+
+
+def _lines(language: str, items: list[Item], before: str, rng: random.Random) -> str:
+    """One product a line, at the end of a sentence or under its heading."""
+    parts = [_part(language, item, rng, line=True) for item in items]
+    if rng.random() < 0.1:
+        mark = rng.choice(("{}. ", "{}) "))
+        parts = [mark.format(i) + part for i, part in enumerate(parts, 1)]
+    else:
+        bullet = rng.choice(_BULLETS)
+        parts = [bullet + part for part in parts]
+    opening = ""
+    if before and not before.endswith("\n"):
+        opening = ":\n" if before.rstrip()[-1].isalnum() and rng.random() < 0.6 else "\n"
+    return opening + "\n".join(parts)
+
+
+def _part(language: str, item: Item, rng: random.Random, *, line: bool = False) -> str:
+    return counted(
+        language, item.phrase, item.quantity, item.units, rng,
+        explicit=item.product.commanding, nominative=line, line=line, leading=not line,
+    )  # fmt: skip

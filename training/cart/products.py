@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -19,6 +20,7 @@ _BRANDS: dict[Split, tuple[str, ...]] = {
     "dev": ("Kolibri", "Harma", "Ostrea", "Jota", "Mirna", "Elmsbury"),
     "test": ("Vitanova", "Grana", "Plavka", "Teruel", "Oakfold", "Zirra", "Moka2", "Lindesa"),
 }  # fmt: skip
+_RARELY = 0.12
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,7 @@ class Product:
     stands on one side of the splits. ``plain`` products are what the bare head means even beside
     others of the family. ``general`` mentions are the head alone (none where nobody would
     call it that: a fountain pen is no "kemijska"), ``exact`` ones tell it from its family.
+    ``commanding`` products are named like an order to the cart ("Remove All Stain Remover").
     """
 
     name: str
@@ -41,6 +44,13 @@ class Product:
     plain: bool
     general: tuple[NounPhrase, ...]
     exact: tuple[NounPhrase, ...]
+    commanding: bool = False
+
+    @property
+    def pasted(self) -> NounPhrase:
+        """The name as the catalog spells it, copied into a sentence unchanged."""
+        model = self.exact[0]
+        return NounPhrase.of([self.name] * 5, model.gender, plural_only=model.plural_only)
 
 
 @cache
@@ -70,6 +80,7 @@ def read_products(language: str) -> tuple[Product, ...]:
                     if row.get("called_by_head", True)
                 ),
                 exact=tuple(exact),
+                commanding=row.get("commanding", False),
             )
         )
     return tuple(products)
@@ -77,6 +88,11 @@ def read_products(language: str) -> tuple[Product, ...]:
 
 def products_of(language: str, split: Split) -> list[Product]:
     return [product for product in read_products(language) if product.split == split]
+
+
+def draw_mention(phrases: Sequence[NounPhrase], rng: random.Random) -> NounPhrase:
+    """One of them, a rare one seldom."""
+    return rng.choices(phrases, [_RARELY if phrase.rare else 1 for phrase in phrases])[0]
 
 
 def _units(name: str, units: list[str] | tuple[str, ...]) -> tuple[str, ...]:
@@ -105,7 +121,7 @@ def restyle(product: Product, split: Split, rng: random.Random) -> Product:
         name = name.upper()
     return Product(
         name, product.base, product.language, product.family, product.trade, product.split,
-        product.units, product.plain, general, exact,
+        product.units, product.plain, general, exact, product.commanding,
     )  # fmt: skip
 
 

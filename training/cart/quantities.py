@@ -5,22 +5,8 @@ from __future__ import annotations
 import random
 
 from training.cart.grammar import NounPhrase, plural
+from training.cart.numerals import LARGEST_QUANTITY, number_text
 
-_WORDS = {
-    "en": {1: "one", 2: "two", 3: "three", 4: "four", 5: "five", 6: "six", 7: "seven", 8: "eight",
-           9: "nine", 10: "ten", 11: "eleven", 12: "twelve", 15: "fifteen", 20: "twenty",
-           24: "twenty four", 25: "twenty-five", 30: "thirty", 40: "forty", 50: "fifty"},
-    "hr": {3: "tri", 4: "četiri", 5: "pet", 6: "šest", 7: "sedam", 8: "osam", 9: "devet",
-           10: "deset", 11: "jedanaest", 12: "dvanaest", 15: "petnaest", 20: "dvadeset",
-           25: "dvadeset pet", 30: "trideset", 40: "četrdeset", 50: "pedeset"},
-    "es": {2: "dos", 3: "tres", 4: "cuatro", 5: "cinco", 6: "seis", 7: "siete", 8: "ocho",
-           9: "nueve", 10: "diez", 11: "once", 12: "doce", 15: "quince", 20: "veinte",
-           25: "veinticinco", 30: "treinta", 40: "cuarenta", 50: "cincuenta"},
-}  # fmt: skip
-_AGREEING = {
-    "hr": {1: {"m": "jedan", "f": "jednu", "n": "jedno"}, 2: {"m": "dva", "f": "dvije", "n": "dva"}},
-    "es": {1: {"m": "un", "f": "una", "fa": "un"}},
-}  # fmt: skip
 # Croatian units: gender, nominative, accusative, with 2-4, with 5 and more.
 _CROATIAN_UNITS = {
     "limenka": ("f", "limenka", "limenku", "limenke", "limenki"),
@@ -43,29 +29,61 @@ _CROATIAN_UNITS = {
 _SPANISH_FEMININE = {"lata", "botella", "bolsa", "caja", "tableta", "barra", "pastilla"}
 _COUNTS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12)
 _WEIGHTS = (40, 20, 11, 7, 5, 5, 2, 2, 1, 3, 3)
-_RARE = (11, 14, 15, 16, 18, 20, 24, 25, 30, 36, 40, 48, 50, 60, 75, 99)
+# What people round to; the other half of the larger quantities is any number.
+_ROUND_TENS = (
+    11,
+    14,
+    15,
+    16,
+    18,
+    20,
+    24,
+    25,
+    30,
+    35,
+    36,
+    40,
+    45,
+    48,
+    50,
+    60,
+    70,
+    72,
+    75,
+    80,
+    90,
+    99,
+)
+_ROUND_HUNDREDS = (
+    100, 110, 120, 125, 144, 150, 160, 180, 200, 220, 240, 250, 300, 320, 350, 360, 400, 450, 480,
+    500, 550, 600, 650, 700, 750, 800, 850, 900, 950, 999,
+)  # fmt: skip
+_PIECES = {"en": "pcs", "hr": "kom", "es": "uds"}
+# Ways of writing a quantity beside a name, not a sentence; {g} is the genitive.
+_SIGNS = {
+    "en": ("{n}x {p}", "{n} x {p}", "{n}x {p}", "{p} x{n}", "{p} x {n}", "{n}× {p}", "x{n} {p}",
+           "{n} pcs {p}", "{p} - {n} pcs", "{p} ({n})", "{n} pcs of {p}", "{p}, {n} pcs", "{p} *{n}"),
+    "hr": ("{n}x {p}", "{n} x {p}", "{p} x{n}", "{p} x {n}", "{n}× {p}", "x{n} {p}", "{n} kom {p}",
+           "{n} kom {g}", "{n}kom {g}", "{p} {n} kom", "{p}, {n} kom", "{p} ({n} kom)",
+           "{p} - {n} kom"),
+    "es": ("{n}x {p}", "{n} x {p}", "{p} x{n}", "{p} x {n}", "{n}× {p}", "x{n} {p}", "{n} uds {p}",
+           "{n} uds de {p}", "{p} {n} uds", "{p}, {n} uds", "{p} ({n} uds)", "{p} - {n} uds"),
+}  # fmt: skip
 
 
 def draw_quantity(rng: random.Random, least: int = 1) -> int:
-    """A whole number from 1 to 99, most often a small one."""
+    """A whole number from 1 to 999: most often a small one, one in ten of two or three digits."""
     while True:
-        rare = rng.random() < 0.03
-        number = rng.choice(_RARE) if rare else rng.choices(_COUNTS, _WEIGHTS)[0]
+        roll = rng.random()
+        if roll < 0.03:
+            number = rng.choice(_ROUND_HUNDREDS)
+            number = number if rng.random() < 0.5 else rng.randint(100, LARGEST_QUANTITY)
+        elif roll < 0.11:
+            number = rng.choice(_ROUND_TENS) if rng.random() < 0.5 else rng.randint(11, 99)
+        else:
+            number = rng.choices(_COUNTS, _WEIGHTS)[0]
         if number >= least:
             return number
-
-
-def number_text(language: str, number: int, gender: str, rng: random.Random) -> str:
-    """The number in words that agree with the gender, or in digits."""
-    agreeing = _AGREEING.get(language, {}).get(number)
-    word = agreeing[gender] if agreeing else _WORDS[language].get(number)
-    return word if word and rng.random() < 0.6 else str(number)
-
-
-def standing_number(language: str, number: int, gender: str, rng: random.Random) -> str:
-    """A number without its noun: Spanish says uno, not un."""
-    text = number_text(language, number, gender, rng)
-    return "uno" if text == "un" else text
 
 
 def counting_gender(phrase: NounPhrase) -> str:
@@ -82,34 +100,65 @@ def counted(
     *,
     explicit: bool = False,
     nominative: bool = False,
+    line: bool = False,
+    leading: bool = False,
 ) -> str:
     """The phrase with its quantity, as the object of a sentence.
 
-    ``explicit`` always tells the number, also when it is one; ``nominative`` is for lists.
+    ``explicit`` always tells the number, also when it is one; ``nominative`` is for lists, ``line``
+    for lists with one product a line, where signs (2x, 3 pcs) are more common than words;
+    ``leading`` for running lists, where the number stands first.
     """
     roll = rng.random()
     one = phrase.nominative if nominative else phrase.accusative
     if number == 1 and not explicit and roll < 0.6:
-        return _single(language, phrase, one, rng)
-    if roll < 0.12:
-        style = rng.choice(("{n}x {p}", "{n} x {p}", "{p} x{n}", "{p} x {n}", "{n}× {p}"))
-        return style.format(n=number, p=phrase.nominative)
+        return one if line else _single(language, phrase, one, rng)
+    if rng.random() < (0.6 if line else 0.14):
+        return _signed(language, phrase, number, rng, leading=leading)
     if units and (phrase.plural_only or roll > 0.8):
-        return _in_units(language, phrase, number, rng.choice(units), rng)
+        unit = rng.choice(units)
+        return _in_units(language, phrase, number, unit, rng, nominative=nominative)
     if phrase.plural_only:
         return f"{number}x {phrase.nominative}" if number > 1 or explicit else one
-    return _in_words(language, phrase, number, rng, roll)
+    return _in_words(language, phrase, number, rng, roll, nominative=nominative)
+
+
+def _signed(
+    language: str, phrase: NounPhrase, number: int, rng: random.Random, *, leading: bool
+) -> str:
+    """By a sign. ``leading`` puts the number first, so that it cannot belong to what comes next."""
+    pieces = _PIECES[language]
+    styles = [
+        style
+        for style in _SIGNS[language]
+        if not (leading and style.startswith("{p}") and "(" not in style)
+        and not (phrase.plural_only and not {"x", "×"} & set(style))
+    ]
+    style = rng.choice(styles)
+    if phrase.nominative[-1].isdigit() and style.startswith("{p}"):
+        style = "{p} (x{n})" if leading else "{p} x{n}"  # a bare number would join the name's own
+    if number == 1:
+        style = style.replace(pieces, {"pcs": "pc", "uds": "ud"}.get(pieces, pieces))
+    return style.format(n=number, p=phrase.nominative, g=phrase.genitive)
 
 
 def _in_words(
-    language: str, phrase: NounPhrase, number: int, rng: random.Random, roll: float
+    language: str,
+    phrase: NounPhrase,
+    number: int,
+    rng: random.Random,
+    roll: float,
+    *,
+    nominative: bool,
 ) -> str:
-    if number in {6, 12, 24} and roll < 0.4:
+    if number in {6, 12, 24, 36} and roll < 0.4:
         return _dozens(language, phrase.many, number)
-    if number == 2 and roll < 0.3 and language != "hr":  # "par" is also a vague few in Croatian
+    if number == 2 and roll < 0.2 and language != "hr":  # "par" is also a vague few in Croatian
         return f"{'a couple of' if language == 'en' else 'un par de'} {phrase.few}"
-    numeral = number_text(language, number, phrase.gender, rng)
+    numeral = number_text(language, number, phrase.gender, rng, nominative=nominative)
     form = phrase.accusative if number == 1 else after_number(phrase, number, language)
+    if nominative and form == phrase.accusative:
+        form = phrase.nominative
     if form[0].isdigit() and numeral.isdigit():
         numeral += "x"  # "2 20w chargers" would read as 220
     return f"{numeral} {form}"
@@ -138,31 +187,46 @@ def definite(language: str, phrase: NounPhrase, *, nominative: bool = False) -> 
 
 
 def _single(language: str, phrase: NounPhrase, one: str, rng: random.Random) -> str:
-    if language == "hr" or rng.random() < 0.5:
+    if language == "hr" or rng.random() < 0.35:
         return one
     if phrase.plural_only or rng.random() < 0.2:
         return definite(language, phrase)
     if language == "es":
         return f"{'una' if phrase.gender == 'f' else 'un'} {one}"
     # Spoken: an 85% chocolate, an 18v drill; "an SPF" and the like stay out by the first letter.
-    vowel = one[0].lower() in "aeio8" or one.startswith(("11", "18"))
+    vowel = one[0].lower() in "aeio8" or one.startswith(("11", "18", "undo"))
     return f"{'an' if vowel else 'a'} {one}"
 
 
 def _dozens(language: str, many: str, number: int) -> str:
     words = {
-        "en": {6: "half a dozen", 12: "a dozen", 24: "two dozen"},
-        "hr": {6: "pola tuceta", 12: "tucet", 24: "dva tuceta"},
-        "es": {6: "media docena de", 12: "una docena de", 24: "dos docenas de"},
+        "en": {6: "half a dozen", 12: "a dozen", 24: "two dozen", 36: "three dozen"},
+        "hr": {6: "pola tuceta", 12: "tucet", 24: "dva tuceta", 36: "tri tuceta"},
+        "es": {
+            6: "media docena de",
+            12: "una docena de",
+            24: "dos docenas de",
+            36: "tres docenas de",
+        },
     }
     return f"{words[language][number]} {many}"
 
 
-def _in_units(language: str, phrase: NounPhrase, number: int, unit: str, rng: random.Random) -> str:
+def _in_units(
+    language: str,
+    phrase: NounPhrase,
+    number: int,
+    unit: str,
+    rng: random.Random,
+    *,
+    nominative: bool,
+) -> str:
     if language == "hr":
         gender, *forms = _CROATIAN_UNITS[unit]
+        if nominative:
+            forms[1] = forms[0]
         counted_unit = NounPhrase.of([*forms, forms[0]], gender)
-        numeral = number_text("hr", number, gender, rng)
+        numeral = number_text("hr", number, gender, rng, nominative=nominative)
         return f"{numeral} {after_number(counted_unit, number)} {phrase.genitive}"
     gender = "f" if unit in _SPANISH_FEMININE else "m"
     numeral = number_text(language, number, gender, rng)

@@ -8,6 +8,7 @@ from typing import Any
 
 from training.cart.catalogs import LARGEST
 from training.cart.matching import fit
+from training.cart.numerals import LARGEST_QUANTITY
 from training.cart.products import products_of, read_products
 from training.examples import LANGUAGES, Split
 from training.noise import without_diacritics
@@ -27,8 +28,8 @@ def check_row(row: Mapping[str, Any]) -> list[str]:
         faults.append("the kind and the number of actions disagree")
     if (len(row.get("candidates", ())) > 1) != (row["kind"] == "ambiguous"):
         faults.append("candidates belong to ambiguous rows, two or more")
-    if row["kind"] == "several" and not 2 <= len(row["actions"]) <= 4:
-        faults.append("several means two to four actions")
+    if row["kind"] == "several" and not 2 <= len(row["actions"]) <= 6:
+        faults.append("several means two to six actions")
     faults += [f for candidate in row.get("candidates", ()) for f in _listed(candidate, catalog)]
     for action, mention in zip(row["actions"], row["mentions"], strict=True):
         faults += _check_action(action, mention, catalog)
@@ -60,8 +61,8 @@ def _check_action(action: Mapping[str, Any], mention: str, catalog: Iterable[str
     if action["action"] not in {"add", "remove"}:
         faults.append("unknown action")
     quantity = action["quantity"]
-    if type(quantity) is not int or not 1 <= quantity <= 99:
-        faults.append("the quantity is not a whole number from 1 to 99")
+    if type(quantity) is not int or not 1 <= quantity <= LARGEST_QUANTITY:
+        faults.append(f"the quantity is not a whole number from 1 to {LARGEST_QUANTITY}")
     own = fit(mention, action["product"])
     better = [name for name in catalog if fit(mention, name) > own + 0.05]
     if better:

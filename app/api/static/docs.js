@@ -58,7 +58,7 @@ const block = (content) => {
 
 function fields(api, schema) {
   const known = resolved(api, schema);
-  return table(["field", "type", ""], Object.entries(known.properties ?? {}).map(([name, property]) => [
+  return table(["field", "type", "meaning"], Object.entries(known.properties ?? {}).map(([name, property]) => [
     code(name + (known.required?.includes(name) ? "" : "?")),
     typeName(api, property),
     property.description ?? "",
@@ -82,7 +82,7 @@ function operation(api, path, method, op) {
   }
   const headers = (op.parameters ?? []).filter((one) => one.in === "header");
   if (headers.length) {
-    card.append(element("h3", "", "Headers"), table(["header", ""],
+    card.append(element("h3", "", "Headers"), table(["header", "meaning"],
       headers.map((one) => [code(one.name), one.description ?? ""])));
   }
   const answer = op.responses["200"]?.content?.["application/json"]?.schema;
@@ -92,7 +92,7 @@ function operation(api, path, method, op) {
   }
   const failures = Object.entries(op.responses).filter(([status]) => status >= 400);
   if (failures.length) {
-    card.append(element("h3", "", "Failures"), table(["status", ""],
+    card.append(element("h3", "", "Failures"), table(["status", "meaning"],
       failures.map(([status, response]) => [status, response.description])));
   }
   return card;

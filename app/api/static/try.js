@@ -56,13 +56,25 @@ function bar(scored, chosen) {
   return item;
 }
 
-function facts(pairs) {
-  byId("facts").replaceChildren(...pairs.map(([name, value]) => {
+function showFacts(list, pairs) {
+  list.replaceChildren(...pairs.map(([name, value]) => {
     const pair = element("div");
     pair.append(element("dt", "", name), element("dd", "", value));
     return pair;
   }));
 }
+
+const whence = (found, roundTrip) => [
+  ["queue", milliseconds(found.timings_ms.queue)],
+  ["inference", milliseconds(found.timings_ms.inference)],
+  ["service", milliseconds(found.timings_ms.total)],
+  ["round trip", milliseconds(roundTrip)],
+  ["model", `${found.model.name} ${found.model.version}, ${found.model.backend}`],
+];
+
+const curl = (path, request) => `curl ${location.origin}${path} \\\n`
+  + "  -H 'content-type: application/json' \\\n"
+  + `  -d '${JSON.stringify(request).replaceAll("'", "'\\''")}'`;
 
 function showDecision(request, found, roundTrip) {
   byId("problem").hidden = true;
@@ -78,35 +90,26 @@ function showDecision(request, found, roundTrip) {
   ));
   byId("threshold").textContent = threshold === undefined ? ""
     : `It gives an intent when it is at least ${percent(threshold)} sure that the message is in its scope.`;
-  facts([
-    ["queue", milliseconds(found.timings_ms.queue)],
-    ["inference", milliseconds(found.timings_ms.inference)],
-    ["service", milliseconds(found.timings_ms.total)],
-    ["round trip", milliseconds(roundTrip)],
-    ["model", `${found.model.name} ${found.model.version}, ${found.model.backend}`],
-  ]);
-  byId("request").textContent = `curl ${location.origin}/v1/classify \\\n`
-    + "  -H 'content-type: application/json' \\\n"
-    + `  -d '${JSON.stringify(request).replaceAll("'", "'\\''")}'`;
+  showFacts(byId("facts"), whence(found, roundTrip));
+  byId("request").textContent = curl("/v1/classify", request);
   byId("answer").textContent = JSON.stringify(found, null, 2);
 }
 
 function showProblem(title, detail) {
   byId("result").hidden = true;
+  byId("cart-result").hidden = true;
   byId("problem").hidden = false;
   byId("problem-title").textContent = title;
   byId("problem-detail").textContent = detail;
 }
 
-async function classify() {
-  if (!text.value.trim()) return text.focus();
+// Asks, and shows the answer or the problem, unless another question has been asked meanwhile.
+async function ask(path, request, button, show) {
   const turn = ++newest;
-  const request = { text: text.value, top_k: RANKING };
-  if (byId("model").value) request.model = byId("model").value;
-  byId("send").disabled = true;
+  button.disabled = true;
   try {
     const started = performance.now();
-    const response = await fetch("/v1/classify", {
+    const response = await send(path, {
       method: "POST",
       headers: { "content-type": "application/json" },
       body: JSON.stringify(request),
@@ -114,19 +117,34 @@ async function classify() {
     const answer = await response.json();
     const roundTrip = performance.now() - started;
     if (turn !== newest) return;
-    if (response.ok) showDecision(request, answer, roundTrip);
-    else showProblem(answer.title, `${answer.detail ?? ""} (${answer.status}, request ${answer.request_id})`);
+    if (response.ok) {
+      show(request, answer, roundTrip);
+      showLatency(roundTrip);
+    }
+    else if (response.status !== 401) showProblem(answer.title, `${answer.detail ?? ""} (${answer.status}, request ${answer.request_id})`);
   } catch {
     if (turn === newest) showProblem("The service does not answer", "Is it still running?");
   } finally {
-    if (turn === newest) byId("send").disabled = false;
+    button.disabled = false;
   }
 }
 
+async function classify() {
+  if (!text.value.trim()) return text.focus();
+  const request = { text: text.value, top_k: RANKING };
+  if (byId("model").value) request.model = byId("model").value;
+  return ask("/v1/classify", request, byId("send"), showDecision);
+}
+
 async function describeModels() {
-  const { models } = await (await fetch("/v1/models")).json();
+  const listed = await send("/v1/models");
+  const { models } = await listed.json();
+  if (listed.status === 401) {
+    byId("status").textContent = "The service asks for a key.";
+    return;
+  }
   const details = await Promise.all(models.map(async (model) => (
-    (await fetch(`/v1/models/${encodeURIComponent(model.name)}`)).json()
+    (await send(`/v1/models/${encodeURIComponent(model.name)}`)).json()
   )));
   const live = details.filter((model) => model.state === "live");
   thresholds = Object.fromEntries(live.map((model) => [model.name, model.threshold]));
@@ -137,6 +155,7 @@ async function describeModels() {
     byId("model").replaceChildren(...models.map((model) => new Option(model.name, model.name)));
     byId("model-choice").hidden = false;
   }
+  offerCarts(live.filter((model) => model.tasks.includes("cart")));
   if (details.some((model) => model.state === "loading")) setTimeout(watchModels, 1000);
 }
 
@@ -144,32 +163,42 @@ function watchModels() {
   return describeModels().catch(() => { byId("status").textContent = "The service does not answer."; });
 }
 
-form.addEventListener("submit", (event) => {
-  event.preventDefault();
-  classify();
-});
-text.addEventListener("keydown", (event) => {
-  if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
+// The form, its Enter key and the examples below it all lead to the same question.
+function wire(questionForm, field, list, examples, question) {
+  questionForm.addEventListener("submit", (event) => {
     event.preventDefault();
-    classify();
-  }
-});
-byId("examples").append(...EXAMPLES.map((example) => {
-  const item = element("li");
-  const button = element("button", "", example);
-  button.type = "button";
-  button.addEventListener("click", () => {
-    text.value = example;
-    classify();
+    question();
   });
-  item.append(button);
-  return item;
-}));
-watchModels().then(() => {
+  field.addEventListener("keydown", (event) => {
+    if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
+      event.preventDefault();
+      question();
+    }
+  });
+  list.append(...examples.map((example) => {
+    const item = element("li");
+    const button = element("button", "", example);
+    button.type = "button";
+    button.addEventListener("click", () => {
+      field.value = example;
+      question();
+    });
+    item.append(button);
+    return item;
+  }));
+}
+
+wire(form, text, byId("examples"), EXAMPLES, classify);
+// After all scripts of the page: the tab for carts is offered once the models are known.
+addEventListener("DOMContentLoaded", async () => {
+  await watchModels();
   // A link to a message: what stands after the # stays in the browser.
-  const linked = new URLSearchParams(location.hash.slice(1)).get("text");
-  if (linked) {
-    text.value = linked;
-    classify();
+  const linked = new URLSearchParams(location.hash.slice(1));
+  const toCart = linked.get("tab") === "cart" && !byId("tabs").hidden;
+  if (toCart) chooseTab(byId("cart-tab"));
+  if (linked.get("text")) {
+    (toCart ? cartText : text).value = linked.get("text");
+    if (toCart) readCart();
+    else classify();
   }
 });

@@ -1,0 +1,254 @@
+"""The Open Inference Protocol (v2), as KServe and Triton's clients speak it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Header, Path, Request
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from app.api.auth import require_scope
+from app.api.classify import decide
+from app.api.openapi import problems
+from app.api.probes import readyz
+from app.api.state import service_of
+from app.api.tensors import (
+    DATATYPES,
+    EXAMPLE,
+    INPUT,
+    Tensor,
+    read_request,
+    write_response,
+)
+from app.domain import OUT_OF_SCOPE, ModelRef
+from app.errors import UnknownModel
+from app.serving.service import Decision
+
+_JSON_LENGTH = "Inference-Header-Content-Length"
+_FAILURES = problems(401, 403, 404, 429, 503)
+
+router = APIRouter(tags=["open inference protocol"])
+models = APIRouter(
+    prefix="/v2", dependencies=[Depends(require_scope("classify"))], responses=_FAILURES
+)
+
+Name = Annotated[str, Path(examples=["storefront"])]
+Version = Annotated[str, Path(examples=["1"])]
+
+
+class ServerMetadata(BaseModel):
+    """What serves."""
+
+    name: str = Field(examples=["shopintent"])
+    version: str
+    extensions: list[str] = Field(examples=[["binary_tensor_data"]])
+
+
+class TensorMetadata(BaseModel):
+    """A tensor; -1 is any number."""
+
+    name: str
+    datatype: str
+    shape: list[int]
+    parameters: dict[str, Any] | None = None
+
+
+class ModelMetadata(BaseModel):
+    """A served model and its tensors."""
+
+    name: str
+    versions: list[str]
+    platform: str = Field(examples=["shopintent_gguf"])
+    inputs: list[TensorMetadata]
+    outputs: list[TensorMetadata]
+
+
+class Liveness(BaseModel):
+    """The answer of a probe that says yes."""
+
+    live: bool = True
+
+
+class Readiness(BaseModel):
+    """The answer of a probe that says yes."""
+
+    ready: bool = True
+    name: str | None = None
+
+
+class InferredTensor(TensorMetadata):
+    """An output; `data` is missing where its bytes follow the JSON."""
+
+    data: list[Any] | None = None
+
+
+class InferResponse(BaseModel):
+    """One row a message in every output."""
+
+    model_name: str
+    model_version: str
+    id: str | None = None
+    outputs: list[InferredTensor]
+
+
+@router.get("/v2/health/live", operation_id="v2Live", summary="Does the process answer?")
+async def live() -> Liveness:
+    """As /livez."""
+    return Liveness()
+
+
+@router.get(
+    "/v2/health/ready",
+    operation_id="v2Ready",
+    summary="May it be sent work?",
+    responses=problems(503),
+    response_model_exclude_none=True,
+)
+async def ready(request: Request) -> Readiness:
+    """As /readyz."""
+    await readyz(request)
+    return Readiness()
+
+
+@models.get("", operation_id="v2Server", summary="What serves here?")
+async def server(request: Request) -> ServerMetadata:
+    """Name, version and extensions."""
+    return ServerMetadata(
+        name="shopintent", version=request.app.version, extensions=["binary_tensor_data"]
+    )
+
+
+@models.get(
+    "/models/{name}",
+    operation_id="v2Model",
+    summary="What goes in and out?",
+    response_model_exclude_none=True,
+)
+@models.get(
+    "/models/{name}/versions/{version}",
+    operation_id="v2ModelVersion",
+    summary="What goes in and out of this version?",
+    response_model_exclude_none=True,
+)
+async def model(request: Request, name: Name, version: str | None = None) -> ModelMetadata:
+    """Inputs and outputs. The columns of `scores` are told in its parameter `labels`."""
+    ref, labels = _served(request, name, version)
+    shapes = {"scores": [-1, len(labels)]}
+    return ModelMetadata(
+        name=ref.name,
+        versions=[ref.version],
+        platform=f"shopintent_{ref.backend}",
+        inputs=[TensorMetadata(name=INPUT, datatype="BYTES", shape=[-1])],
+        outputs=[
+            TensorMetadata(
+                name=output,
+                datatype=datatype,
+                shape=shapes.get(output, [-1]),
+                parameters=_labels(labels) if output == "scores" else None,
+            )
+            for output, datatype in DATATYPES.items()
+        ],
+    )
+
+
+@models.get("/models/{name}/ready", operation_id="v2ModelReady", summary="Does this model answer?")
+@models.get(
+    "/models/{name}/versions/{version}/ready",
+    operation_id="v2ModelVersionReady",
+    summary="Does this version answer?",
+)
+async def model_ready(request: Request, name: Name, version: str | None = None) -> Readiness:
+    """200 when it is live."""
+    ref, _ = _served(request, name, version)
+    return Readiness(name=ref.name)
+
+
+_INFER: dict[str, Any] = {
+    "response_model": InferResponse,
+    "responses": problems(400, 408, 413, 415, 422, 500, 504),
+    "openapi_extra": {
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {
+                    "schema": {"$ref": "#/components/schemas/InferRequest"},
+                    "example": EXAMPLE,
+                },
+                "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
+            },
+        }
+    },
+}
+
+
+@models.post(
+    "/models/{name}/infer",
+    operation_id="v2Infer",
+    summary="What do these customers want?",
+    **_INFER,
+)
+@models.post(
+    "/models/{name}/versions/{version}/infer",
+    operation_id="v2InferVersion",
+    summary="What do these customers want, by this version?",
+    **_INFER,
+)
+async def infer(
+    request: Request,
+    name: Name,
+    version: str | None = None,
+    json_length: Annotated[int | None, Header(alias=_JSON_LENGTH, ge=0, le=1 << 40)] = None,
+) -> Response:
+    """Decide on a tensor of messages, sent as JSON or as bytes behind JSON."""
+    if request.headers.get("content-encoding", "identity") != "identity":
+        raise HTTPException(415)
+    _, labels = _served(request, name, version)
+    asked, texts = read_request(await request.body(), json_length)
+    limit = asked.parameters.get("timeout")  # of Triton, in microseconds
+    timeout_ms = max(1, int(limit / 1e3)) if isinstance(limit, int | float) and limit > 0 else None
+    decisions = await decide(request, texts, name, timeout_ms)
+    ref = decisions[0].model
+    head = {"model_name": ref.name, "model_version": ref.version}
+    if asked.id is not None:
+        head["id"] = asked.id
+    body, length = write_response(asked, head, _tensors(decisions, labels))
+    if length is None:
+        return Response(body, media_type="application/json")
+    return Response(
+        body, media_type="application/octet-stream", headers={_JSON_LENGTH: str(length)}
+    )
+
+
+def _served(request: Request, name: str, version: str | None) -> tuple[ModelRef, tuple[str, ...]]:
+    """The live model of that name and its in-scope labels. Raises :class:`UnknownModel`."""
+    found = service_of(request).registry.get(name)
+    manifest = found.loaded.manifest
+    if version is not None and version != found.ref.version:
+        raise UnknownModel(f"the version served here is {found.ref.version}")
+    return found.ref, tuple(
+        label.intent for label in manifest.labels if label.intent != OUT_OF_SCOPE
+    )
+
+
+def _labels(labels: tuple[str, ...]) -> dict[str, Any]:
+    return {"labels": list(labels)}
+
+
+def _tensors(decisions: list[Decision], labels: tuple[str, ...]) -> list[Tensor]:
+    n = len(decisions)
+    predictions = [decision.prediction for decision in decisions]
+    scores: list[float] = []
+    for found in predictions:
+        by_intent = {score.intent: score.confidence for score in found.ranking}
+        scores += [by_intent.get(label, 0.0) for label in labels]
+    return [
+        Tensor("intent", (n,), [found.intent for found in predictions], {}),
+        Tensor("confidence", (n,), [found.confidence for found in predictions], {}),
+        Tensor("in_scope", (n,), [found.in_scope for found in predictions], {}),
+        Tensor("scores", (n, len(labels)), scores, _labels(labels)),
+    ]
+
+
+router.include_router(models)

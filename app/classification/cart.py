@@ -1,0 +1,229 @@
+"""The cart heads: which product, which action, how many, read from hidden states in one pass.
+
+Products are pointed at (Vinyals et al. 2015), not spelt, so the answer is always an entry of the given
+catalog; numbers are three digits, each a choice of ten. No text is generated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from math import exp, log, log1p
+
+import numpy as np
+import numpy.typing as npt
+
+from app.artifacts.manifest import CartSpec
+from app.classification.head import log_softmax, unit
+from app.domain import CART_OUTCOMES, CartAction, CartDecision
+
+Floats = npt.NDArray[np.float32]
+
+SLOT_ACTIONS = ("add", "remove", "stop")
+"""Rows of the action head, in order; ``stop`` says that the slot before was the last."""
+MAX_CANDIDATES = 5
+_STOP = SLOT_ACTIONS.index("stop")
+_DIGITS = (3, 10)
+"""Hundreds, tens and units, ten values each."""
+
+
+@dataclass(frozen=True, slots=True)
+class CartCalibration:
+    """Fitted on held-out rows and stored in the artifact; the defaults change nothing.
+
+    Logits are divided by their temperature (Guo et al. 2017). The probability ``p`` of an action, the
+    product of its choices, becomes ``sigmoid(exponent * logit(p) + bias)`` (Platt 1999).
+    """
+
+    pointer_temperature: float = 1.0
+    action_temperature: float = 1.0
+    quantity_temperature: float = 1.0
+    outcome_temperature: float = 1.0
+    ambiguity_ratio: float = 0.5
+    """Ask back from here on: probability of the second-best product over that of the best."""
+    candidate_share: float = 0.15
+    """Least probability of a candidate, as a share of the best one's."""
+    exponent: float = 1.0
+    bias: float = 0.0
+
+    def confidence(self, probability: float) -> float:
+        """Calibrated probability of an action whose choices multiply to ``probability``."""
+        if self.exponent == 1.0 and self.bias == 0.0:
+            return min(1.0, max(0.0, probability))
+        p = min(1 - 1e-9, max(1e-9, probability))
+        logit = self.exponent * (log(p) - log1p(-p)) + self.bias
+        return 1.0 / (1.0 + exp(-max(-60.0, min(60.0, logit))))
+
+
+@dataclass(frozen=True, slots=True)
+class CartScores:
+    """Logits of one message with ``n`` products and ``s`` slots.
+
+    ``pointer`` (s, n), ``action`` (s, 3) as :data:`SLOT_ACTIONS`, ``digits`` (s, 3, 10) from hundreds
+    to units, ``outcome`` (4,) as :data:`app.domain.CART_OUTCOMES`.
+    """
+
+    pointer: Floats
+    action: Floats
+    digits: Floats
+    outcome: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class CartHeads:
+    """``query`` and ``key`` (d, hidden); ``*_rows`` (values, hidden) with ``*_bias`` (values,); float32.
+
+    States are brought to length sqrt(hidden) first, as in :class:`app.classification.head.Head`.
+    """
+
+    query: Floats
+    key: Floats
+    action_rows: Floats
+    action_bias: Floats
+    digit_rows: Floats
+    digit_bias: Floats
+    outcome_rows: Floats
+    outcome_bias: Floats
+
+    def score(self, slot_states: Floats, product_states: Floats) -> CartScores:
+        """Logits from states at the slot tokens (s, hidden) and at the ends of products (n, hidden)."""
+        slots, products = unit(slot_states), unit(product_states)
+        scale = np.float32(1.0 / np.sqrt(len(self.query)))
+        digits = slots @ self.digit_rows.T + self.digit_bias
+        return CartScores(
+            pointer=(slots @ self.query.T) @ (products @ self.key.T).T * scale,
+            action=slots @ self.action_rows.T + self.action_bias,
+            digits=digits.reshape(len(slots), *_DIGITS),
+            outcome=slots[0] @ self.outcome_rows.T + self.outcome_bias,
+        )
+
+    def decide(
+        self,
+        slot_states: Floats,
+        product_states: Floats,
+        products: Sequence[str],
+        calibration: CartCalibration | None = None,
+    ) -> CartDecision:
+        """The decision on one message; ``products`` are the names behind ``product_states``."""
+        return decide(self.score(slot_states, product_states), products, calibration)
+
+
+@dataclass(frozen=True, slots=True)
+class CartModel:
+    """All of an artifact's cart part but the weights."""
+
+    spec: CartSpec
+    heads: CartHeads
+    calibration: CartCalibration
+
+
+def decide(
+    scores: CartScores, products: Sequence[str], calibration: CartCalibration | None = None
+) -> CartDecision:
+    """The most probable decision. Its products are entries of ``products``, whatever the scores are."""
+    calibration = calibration or CartCalibration()
+    outcomes = _probabilities(scores.outcome, calibration.outcome_temperature)
+    outcome = int(outcomes.argmax())
+    pointers = _probabilities(scores.pointer, calibration.pointer_temperature)
+    actions: tuple[CartAction, ...] = ()
+    candidates: tuple[str, ...] = ()
+    if CART_OUTCOMES[outcome] == "actions":
+        slots = _slots(scores, pointers, calibration)
+        actions = tuple(_summed(slots, float(outcomes[outcome]), pointers, products, calibration))
+    elif CART_OUTCOMES[outcome] == "ambiguous":
+        candidates = _candidates(pointers[0], products, calibration)
+    return CartDecision(
+        outcome=CART_OUTCOMES[outcome],
+        confidence=float(outcomes[outcome]),
+        actions=actions,
+        candidates=candidates,
+        considered=len(products),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Slot:
+    index: int
+    action: int
+    product: int
+    quantity: int
+    probability: float
+
+
+def _slots(scores: CartScores, pointers: Floats, calibration: CartCalibration) -> Iterator[_Slot]:
+    """Slots in order, until the first that stops; the first slot never does."""
+    actions = _probabilities(scores.action, calibration.action_temperature)
+    for index, row in enumerate(actions):
+        best = int((row[:_STOP] if index == 0 else row).argmax())
+        if best == _STOP:
+            return
+        product = int(pointers[index].argmax())
+        quantity, share = most_probable_number(
+            scores.digits[index] / np.float32(calibration.quantity_temperature)
+        )
+        probability = float(row[best]) * float(pointers[index, product]) * share
+        yield _Slot(index, best, product, quantity, probability)
+
+
+def _summed(
+    slots: Iterable[_Slot],
+    outcome: float,
+    pointers: Floats,
+    products: Sequence[str],
+    calibration: CartCalibration,
+) -> Iterator[CartAction]:
+    """One action for each product and direction, in the order in which they were named."""
+    alike: dict[tuple[int, int], list[_Slot]] = {}
+    for slot in slots:
+        alike.setdefault((slot.action, slot.product), []).append(slot)
+    for (action, product), same in alike.items():
+        probability = outcome
+        for slot in same:
+            probability *= slot.probability
+        unsure = next((s for s in same if _close(pointers[s.index], calibration)), None)
+        yield CartAction(
+            action=SLOT_ACTIONS[action],
+            product=products[product],
+            quantity=sum(slot.quantity for slot in same),
+            confidence=calibration.confidence(probability),
+            ambiguous=unsure is not None,
+            candidates=_candidates(pointers[unsure.index], products, calibration)
+            if unsure is not None
+            else (),
+        )
+
+
+def _close(pointer: Floats, calibration: CartCalibration) -> bool:
+    """Whether the second-best product is nearly as likely as the best."""
+    if len(pointer) < 2:
+        return False
+    second, best = np.partition(pointer, -2)[-2:]
+    return bool(second > calibration.ambiguity_ratio * best)
+
+
+def _candidates(
+    pointer: Floats, products: Sequence[str], calibration: CartCalibration
+) -> tuple[str, ...]:
+    """The likely products, best first: at least two where there are two, for a choice needs both."""
+    order = np.argsort(-pointer, kind="stable")[:MAX_CANDIDATES]
+    least = calibration.candidate_share * pointer[order[0]]
+    return tuple(
+        products[int(i)] for place, i in enumerate(order) if place < 2 or pointer[i] >= least
+    )
+
+
+def most_probable_number(digits: Floats) -> tuple[int, float]:
+    """From digit logits (3, 10): the most probable number from 1 to 999, and its probability.
+
+    Zero cannot be said; the probability is that among the other numbers.
+    """
+    hundreds, tens, units = log_softmax(digits)
+    joint = (hundreds[:, None, None] + tens[:, None] + units).reshape(-1)[1:]
+    joint = joint - joint.max()
+    best = int(joint.argmax())
+    return best + 1, float(1.0 / np.exp(joint).sum())
+
+
+def _probabilities(logits: Floats, temperature: float) -> Floats:
+    result: Floats = np.exp(log_softmax(logits / np.float32(temperature)))
+    return result

@@ -1,0 +1,172 @@
+"""Text and catalog -> backend -> cart decision. One for each live model that has cart heads.
+
+Catalog entries are data: each becomes one line of plain tokens, whatever it says.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from threading import Lock
+
+from app.backends.base import (
+    MAX_PROMPT_TOKENS,
+    Backend,
+    MarkedTokens,
+    TokenIds,
+    keep_ends,
+)
+from app.classification.cart import CartModel
+from app.classification.prompt import CartPrompt, normalise
+from app.classification.shortlist import ShortlistIndex
+from app.domain import CartDecision
+from app.errors import CatalogInvalid, EmptyText, ManifestInvalid
+
+MAX_PRODUCTS = 64
+"""Products that the model reads at once; it was trained on up to 60."""
+MAX_ENTRY_TOKENS = 96
+"""Of a longer catalog entry the middle is left out."""
+_REMEMBERED_PRODUCTS = 20_000
+"""In all prepared catalogs together: some 30 MB."""
+_REMEMBERED_PREFIXES = 16
+
+
+class Catalog:
+    """A shop's products, prepared for one model. Thread-safe: what it computes late is computed alike.
+
+    Entries that are the same line to the model are one product, spelt as the first of them.
+    """
+
+    def __init__(self, entries: Sequence[str]) -> None:
+        """Raises :class:`CatalogInvalid`, with the place of an entry that says nothing."""
+        if not entries:
+            raise CatalogInvalid("the catalog is empty: send at least one product")
+        lines: dict[str, str] = {}
+        for index, entry in enumerate(entries):
+            try:
+                lines.setdefault(normalise(entry), entry)
+            except EmptyText:
+                error = CatalogInvalid(f"catalog entry {index} is empty: leave it out")
+                error.index = index
+                raise error from None
+        self.lines = tuple(lines)
+        self.products = tuple(lines.values())
+        parts = (f"{len(product)}:{product}" for product in self.products)
+        self.digest = hashlib.sha256("".join(parts).encode(errors="surrogatepass")).hexdigest()
+        """Of the entries as they were given."""
+        self.tokens: list[TokenIds | None] = [None] * len(lines)
+        self.whole: MarkedTokens | None = None
+        """The prefix of all products, once it has proved to fit."""
+
+    @cached_property
+    def index(self) -> ShortlistIndex:
+        return ShortlistIndex(self.lines)
+
+
+@dataclass(frozen=True, slots=True)
+class CartMessage:
+    """A message ready for the model, behind the products of the catalog that it may mean."""
+
+    products: tuple[str, ...]
+    prefix: MarkedTokens
+    message: MarkedTokens
+    size: int
+    """Tokens that it will likely cost: those of the prefix only when that is not known yet."""
+
+
+class CartReader:
+    """Decides on carts. ``catalog`` and ``prepare`` are thread-safe; ``decide`` is the owner thread's."""
+
+    def __init__(self, backend: Backend, model: CartModel) -> None:
+        """Raises :class:`ManifestInvalid` when the prompt does not fit the backend."""
+        self.backend = backend
+        self.model = model
+        self._prompt = CartPrompt(model.spec.prompt, backend.tokenise)
+        self._room = backend.info.max_prefix_tokens - self._prompt.before_catalog
+        around = self._prompt.around_message
+        if self._prompt.product_tokens([0]) > self._room or around > MAX_PROMPT_TOKENS:
+            raise ManifestInvalid("the cart prompt leaves no room for products and message")
+        self._catalogs: OrderedDict[tuple[str, ...], Catalog] = OrderedDict()
+        self._lock = Lock()
+        self._recent: OrderedDict[MarkedTokens, None] = OrderedDict()
+
+    def known(self, entries: Sequence[str]) -> bool:
+        """Whether :meth:`catalog` costs nothing for these entries."""
+        return tuple(entries) in self._catalogs
+
+    def catalog(self, entries: Sequence[str]) -> Catalog:
+        """The prepared catalog, remembered for the next message. Raises :class:`CatalogInvalid`."""
+        key = tuple(entries)
+        with self._lock:
+            found = self._catalogs.get(key)
+            if found is not None:
+                self._catalogs.move_to_end(key)
+                return found
+        made = Catalog(key)
+        with self._lock:
+            self._catalogs[key] = made
+            total = sum(map(len, self._catalogs))
+            while total > _REMEMBERED_PRODUCTS and len(self._catalogs) > 1:
+                oldest, _ = self._catalogs.popitem(last=False)
+                total -= len(oldest)
+        return made
+
+    def prepare(self, text: str, catalog: Catalog) -> CartMessage:
+        """Choose the products that fit, and tokenise; ``text`` is normalised."""
+        chosen = self._choose(text, catalog)
+        if len(chosen) == len(catalog.products):
+            if catalog.whole is None:
+                catalog.whole = self._prefix(catalog, chosen)
+            prefix, products = catalog.whole, catalog.products
+        else:
+            prefix = self._prefix(catalog, chosen)
+            products = tuple(catalog.products[i] for i in chosen)
+        message = self._prompt.message(self.backend.tokenise(text))
+        new = 0 if prefix in self._recent else len(prefix.tokens)
+        return CartMessage(products, prefix, message, new + len(message.tokens))
+
+    def _choose(self, text: str, catalog: Catalog) -> Sequence[int]:
+        """Places of the products to be read, in the catalog's order."""
+        everything = range(len(catalog.products))
+        if catalog.whole is not None:
+            return everything
+        few = len(catalog.products) <= MAX_PRODUCTS
+        if few and sum(self._cost(catalog, i) for i in everything) <= self._room:
+            return everything
+        chosen: list[int] = []
+        room = self._room
+        for place in catalog.index.ranking(text):
+            cost = self._cost(catalog, int(place))
+            if cost <= room:
+                chosen.append(int(place))
+                room -= cost
+            if len(chosen) == MAX_PRODUCTS:
+                break
+        return sorted(chosen)
+
+    def _cost(self, catalog: Catalog, place: int) -> int:
+        return self._prompt.product_tokens(self._tokens(catalog, place))
+
+    def _tokens(self, catalog: Catalog, place: int) -> TokenIds:
+        tokens = catalog.tokens[place]
+        if tokens is None:
+            longest = min(MAX_ENTRY_TOKENS, self._room - self._prompt.product_tokens([]))
+            whole = list(self.backend.tokenise(catalog.lines[place]))
+            tokens = catalog.tokens[place] = keep_ends(whole, longest)
+        return tokens
+
+    def _prefix(self, catalog: Catalog, chosen: Sequence[int]) -> MarkedTokens:
+        return self._prompt.catalog([self._tokens(catalog, place) for place in chosen])
+
+    def decide(self, message: CartMessage) -> CartDecision:
+        """The decision; all its products are entries of the catalog, spelt as given."""
+        products, slots = self.backend.embed_after(message.prefix, message.message)
+        self._recent[message.prefix] = None
+        self._recent.move_to_end(message.prefix)
+        if len(self._recent) > _REMEMBERED_PREFIXES:
+            self._recent.popitem(last=False)
+        model = self.model
+        return model.heads.decide(slots, products, message.products, model.calibration)

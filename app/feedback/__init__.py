@@ -1,0 +1,1 @@
+"""What callers say was right: kept where the operator wants it, exported as training data."""

@@ -1,0 +1,66 @@
+"""Work that must not slow the answers down: threads that step back, and memory that is given back."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import suppress
+from typing import TypeVar
+
+T = TypeVar("T")
+
+_M_ARENA_MAX = -8
+"""As in glibc's malloc.h."""
+
+BEHIND = 10
+"""Niceness of work that must end in time: about a tenth of a core that others want too."""
+LAST = 19
+"""Niceness of work that may starve: a seventieth."""
+
+
+def step_back(niceness: int) -> None:
+    """Lower the priority of the calling thread, and of those that it starts from now on.
+
+    For good: without a privilege nobody may raise a priority again. Only Linux gives threads
+    priorities of their own; elsewhere nothing happens.
+    """
+    if sys.platform == "linux":
+        with suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)
+
+
+def in_background(name: str, call: Callable[[], T]) -> T:
+    """The result of ``call``, or what it raised, from a thread :data:`BEHIND` the others."""
+    result: Future[T] = Future()
+
+    def run() -> None:
+        step_back(BEHIND)
+        try:
+            result.set_result(call())
+        except BaseException as error:  # noqa: BLE001 - raised again where it is waited for
+            result.set_exception(error)
+
+    threading.Thread(target=run, name=name, daemon=True).start()
+    return result.result()
+
+
+def share_memory_pools() -> None:
+    """Let all threads allocate from two pools. glibc only; to be called before there are threads.
+
+    By default each new thread gets a pool of its own. Every version is loaded by new threads, and
+    what little each leaves behind in its pool keeps whole pages: some 100 MB after a few changes.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None and sys.platform == "linux":
+        mallopt(_M_ARENA_MAX, 2)
+
+
+def give_memory_back() -> None:
+    """Let the C library return what freed models have left to the system. glibc only."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)

@@ -1,0 +1,58 @@
+"""Pages of other origins: none unless named, and never past the keys."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from app.settings import Settings
+from tests.api.test_auth import CLASSIFY, KEYS, bearer, refused
+from tests.conftest import Running
+
+SHOP, OTHER = "https://shop.example", "https://evil.example"
+ASKS = {
+    "access-control-request-method": "POST",
+    "access-control-request-headers": "authorization,content-type",
+}
+
+
+@pytest.fixture(scope="module")
+def shared(service_with: Callable[..., Running]) -> Running:
+    return service_with(keys=KEYS, cors_origins=(SHOP,))
+
+
+def test_a_named_origin_may_ask(shared: Running) -> None:
+    """Its browser is told so without a key, and can read answers and refusals."""
+    told = shared.client.options("/v1/classify", headers={"origin": SHOP, **ASKS})
+    assert told.status_code == 200
+    assert told.headers["access-control-allow-origin"] == SHOP
+    assert "access-control-allow-credentials" not in told.headers
+    headers = {"origin": SHOP, **bearer(CLASSIFY)}
+    answer = shared.client.post("/v1/classify", json={"text": "hello"}, headers=headers)
+    assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (200, SHOP)
+    refusal = shared.client.post("/v1/classify", json={"text": "hello"}, headers={"origin": SHOP})
+    refused(refusal)
+    assert refusal.headers["access-control-allow-origin"] == SHOP
+
+
+def test_another_origin_may_not(shared: Running, service: Running) -> None:
+    """Nor may any where none is named; and an origin opens nothing without a key."""
+    told = shared.client.options("/v1/classify", headers={"origin": OTHER, **ASKS})
+    assert told.status_code == 400
+    assert "access-control-allow-origin" not in told.headers
+    refused(shared.client.get("/v1/models", headers={"origin": SHOP}))
+    told = service.client.options("/v1/classify", headers={"origin": SHOP, **ASKS})
+    assert told.status_code == 405
+    answer = service.client.get("/v1/models", headers={"origin": SHOP})
+    assert "access-control-allow-origin" not in answer.headers
+
+
+@pytest.mark.parametrize(
+    "origins", ["shop.example", "https://shop.example/", "https://a b", "ftp://x", "https://*.x"]
+)
+def test_what_is_no_origin_is_refused(monkeypatch: pytest.MonkeyPatch, origins: str) -> None:
+    """A setting that would never match anything stops the start."""
+    monkeypatch.setenv("INTENT_CORS_ORIGINS", origins)
+    with pytest.raises(ValueError, match="an origin is a scheme and a host"):
+        Settings()

