@@ -31,15 +31,15 @@ from app.classification.classifier import Classifier
 from app.classification.loading import batches
 from app.classification.model_files import read_model
 
-PART_BYTES = 24 << 20
+PART_BYTES = 17 << 20
 TABLE = "model.embed_tokens.weight"
 MESSAGES = 600
 
 
-def pack(store: Path, name: str, out: Path, threads: int) -> None:
+def pack(store: Path, name: str, given: Path | None, out: Path, threads: int) -> None:
     """Everything that the measurements need, as ``out/part-N`` and ``out/small``."""
     artifact = Store(store).resolve(name)
-    checkpoint = verified_checkpoint(artifact)
+    checkpoint = given or verified_checkpoint(artifact)
     shutil.rmtree(out, ignore_errors=True)
     small = out / "small"
     small.mkdir(parents=True)
@@ -139,6 +139,7 @@ def _arguments() -> Any:
     here.add_argument("out", type=Path)
     here.add_argument("--store", type=Path, default=Path("model_store"))
     here.add_argument("--name", default="storefront")
+    here.add_argument("--checkpoint", type=Path, help="By default the one that is served.")
     here.add_argument("--threads", type=int, default=1)
     there = commands.add_parser("unpack")
     there.add_argument("carried", type=Path)
@@ -149,6 +150,6 @@ def _arguments() -> Any:
 if __name__ == "__main__":
     given = _arguments()
     if given.command == "pack":
-        pack(given.store, given.name, given.out, given.threads)
+        pack(given.store, given.name, given.checkpoint, given.out, given.threads)
     else:
         unpack(given.carried, given.into)

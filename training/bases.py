@@ -124,7 +124,9 @@ class Tokeniser:
 
     def __init__(self, base: Base, prompt: Prompt, max_tokens: int = MAX_MESSAGE_TOKENS) -> None:
         self._tokeniser: Any = AutoTokenizer.from_pretrained(base.directory)
-        self._head = [*beginning(self._tokeniser), *self.plain(prompt.prefix)]
+        self.beginning = beginning(self._tokeniser)
+        self.end = int(self._tokeniser.eos_token_id)
+        self._head = [*self.beginning, *self.plain(prompt.prefix)]
         self._tail = self.plain(prompt.suffix)
         self._max_tokens = max_tokens
 

@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import chdir, contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,6 +81,7 @@ def quantise(
 
     ``merged`` must hold a causal language model that ``transformers`` loads, tokeniser included.
     """
+    merged, out = merged.resolve(), out.resolve()
     out.mkdir()
     with _quiet(out.with_name(f"{out.name}.log"), threads):
         from gptqmodel import GPTQModel, QuantizeConfig
@@ -151,10 +152,13 @@ def _half(tensor: torch.Tensor) -> torch.Tensor:
 
 @contextmanager
 def _quiet(log: Path, threads: int) -> Iterator[None]:
-    """GPTQModel tells all it does on standard output and takes every core: into a file, and not so."""
+    """GPTQModel tells all it does on standard output, keeps logs where it is run, and takes every core.
+
+    For as long as it works: the first into a file, the second beside that, and not so.
+    """
     kept: Any = os.environ.get("GPTQMODEL_CPU_WORKERS")
     os.environ.setdefault("GPTQMODEL_CPU_WORKERS", str(max(threads, 2)))  # it refuses to run on one
-    with log.open("w") as stream, redirect_stdout(stream):
+    with log.open("w") as stream, redirect_stdout(stream), chdir(log.parent):
         try:
             yield
         finally:

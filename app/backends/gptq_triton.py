@@ -145,7 +145,7 @@ class TritonLinear(torch.nn.Module):
         """States (m, columns) times the weights, which are unpacked on the way."""
         m = len(flat)
         out = torch.empty(m, self.rows, dtype=flat.dtype, device=flat.device)
-        block_m = min(max(triton.next_power_of_2(m), 16), 64)
+        block_m = 16 if m <= 16 else 32 if m <= 32 else 64
         # Narrow blocks for few rows: otherwise most of the GPU would have nothing to do.
         block_n = block_n or (16 if m <= 32 else 32 if m <= 64 else 64)
         grid = (triton.cdiv(self.rows, block_n), triton.cdiv(m, block_m))

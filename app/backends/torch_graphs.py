@@ -92,7 +92,8 @@ class Recorded:
                 self._forward(ids)
         torch.cuda.current_stream(self._device).wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool):
+        # Of this thread's errors only: another version may be serving while this one is loaded.
+        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
             states.copy_(self._forward(ids))
         return graph
 

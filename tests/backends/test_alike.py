@@ -39,7 +39,7 @@ MEANT = [intent for intent, texts in EXAMPLES.items() for _ in texts]
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One artifact of each kind; both GPTQ checkpoints are quantised here, once."""
+    """One artifact of each kind; both GPTQ checkpoints are quantised here, once: 8 and 4 bits."""
     torch = pytest.importorskip("torch")
     torch.set_num_threads(1)
     from training.examples import Example
@@ -54,7 +54,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     work = tmp_path_factory.mktemp("llama")
     llama = write_tiny_llama(work / "merged")
     prompts = [[1, *(byte % 250 + 3 for byte in text.encode()), 13] for text in TEXTS]
-    quantise(llama, prompts, GptqConfig(), work / "quantised", threads=1)
+    quantise(llama, prompts, GptqConfig(bits=4), work / "quantised", threads=1)
     write_checkpoint_intents(root, work / "quantised", "llama")
     return root
 
