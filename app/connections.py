@@ -36,7 +36,8 @@ class PatientProtocol(HttpToolsProtocol):
         if getattr(self.cycle, "response_complete", True):  # none yet, or none in progress
             if self._timer is None:
                 self._start_clock()
-            self._head_bytes += len(data)
+            if not getattr(self.cycle, "more_body", False):  # the rest of a refused body is no head
+                self._head_bytes += len(data)
         super().data_received(data)
         if self._timer is not None and self._head_bytes > _HEAD_BYTES:
             self.transport.write(_TOO_LARGE)

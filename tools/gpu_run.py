@@ -16,7 +16,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -95,7 +95,7 @@ def main() -> None:
     if given.out.is_file() and not given.again:
         results = json.loads(given.out.read_text())
     results["machine"] = _machine()
-    results["scheme"] = asdict(Checkpoint(given.work / "gptq").scheme)  # type: ignore[call-overload]
+    results["checkpoint"] = Checkpoint(given.work / "gptq").config["quantization_config"]
     models = [m for m in ("gemma", "llama-1b") if m in given.models.split(",")]
     _prepare(given.work, models)
     began = time.monotonic()

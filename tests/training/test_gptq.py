@@ -43,7 +43,9 @@ def merged(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def quantised(merged: Path) -> Path:
     out = merged.with_name("quantised")
-    gptq.quantise(merged, prompts(48), gptq.GptqConfig(bits=4, plain=("down_proj",)), out, threads=1)
+    gptq.quantise(
+        merged, prompts(48), gptq.GptqConfig(bits=4, plain=("down_proj",)), out, threads=1
+    )
     return out
 
 
