@@ -96,6 +96,8 @@ def verify(
     as_json: Json = False,
 ) -> None:
     """Check signatures, every published file and the built weights; exit 1 if any fails."""
+    from app.artifacts.checkpoints import has_checkpoint, verified_checkpoint
+
     store = _store()
     rows = []
     with told_plainly():
@@ -111,6 +113,8 @@ def verify(
             artifact = store.resolve(name, version)
             if artifact.manifest.weights is not None:
                 artifact.weights_path()
+            if has_checkpoint(artifact):
+                verified_checkpoint(artifact)
         except ShopintentError as error:
             rows.append({"name": name, "version": version, "whole": False, "reason": str(error)})
             screen.print(f"[red]✗[/] {label}: {escape(str(error))}", soft_wrap=True)

@@ -135,3 +135,12 @@ def test_wrong_setting_is_named(shopintent, monkeypatch: pytest.MonkeyPatch) -> 
     done = shopintent("serve")
     assert done.exit_code == 2
     assert "INTENT_PORT" in done.stderr
+
+
+def test_verify_looks_into_gptq_checkpoints(shopintent, fake_store: Path) -> None:
+    """One that lies beside the other weights and is not whole is told, before a GPU would refuse it."""
+    assert shopintent("models", "verify").exit_code == 0
+    (fake_store / "storefront" / "1" / "weights" / "gptq").mkdir(parents=True)
+    done = shopintent("models", "verify")
+    assert done.exit_code == 1
+    assert "GPTQ" in done.stderr

@@ -20,6 +20,11 @@ CHECKPOINT = "gptq"
 _CONFIG = f"{CHECKPOINT}/config.json"
 
 
+def has_checkpoint(artifact: Artifact) -> bool:
+    """Whether there is a GPTQ checkpoint at all, whole or not."""
+    return (artifact.weights_directory / CHECKPOINT).is_dir()
+
+
 def verified_checkpoint(artifact: Artifact) -> Path:
     """The directory of the GPTQ checkpoint, its files as they were when it was sealed.
 
