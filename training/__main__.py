@@ -132,6 +132,7 @@ app.command("adapter-cost")(run_commands.adapter_cost)
 app.command("stats")(data_commands.stats)
 app.command("check-data")(data_commands.check_data)
 app.command("synthesise")(data_commands.synthesise)
+app.command("vocabulary")(data_commands.vocabulary)
 app.command("cart-data")(cart_commands.cart_data)
 app.command("cart-stats")(cart_commands.cart_stats)
 

@@ -1,4 +1,4 @@
-"""The commands about data: `stats`, `check-data`, `synthesise`. Imports wait until one is called."""
+"""The commands about data: `stats`, `check-data`, `synthesise`, `vocabulary`, imported when called."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from app.errors import InputError
+from training.examples import HERE
 from training.terminal import ProgressLine
 
 if TYPE_CHECKING:
@@ -21,6 +23,8 @@ _screen = Console(stderr=True)
 _output = Console()
 
 KEY_VARIABLE = "SHOPINTENT_SYNTH_KEY"
+VOCABULARY_FILE = HERE / "data" / "vocabulary.safetensors"
+BASES = Path("model_store") / ".cache"
 
 
 def stats(
@@ -52,6 +56,26 @@ def check_data(
     _show_findings(findings)
     if any(finding.leaks for finding in findings):
         raise typer.Exit(1)
+
+
+def vocabulary(
+    out: Annotated[Path, typer.Option(help="The file to write.")] = VOCABULARY_FILE,
+    size: Annotated[
+        int | None, typer.Option(help="Pieces to keep; by default all of the Latin script.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Folder of the public data sets; needed for a size.")
+    ] = None,
+    cache: Annotated[Path, typer.Option(help="Where the base is kept.")] = BASES,
+) -> None:
+    """Choose the pieces of the base's vocabulary that the default model's weights keep."""
+    from training.vocabulary import write_vocabulary
+
+    if size is not None and data is None:
+        raise InputError("a --size needs --data, which tells what pieces are used")
+    with ProgressLine(_screen) as progress:
+        kept, before = write_vocabulary(out, cache, size, data, progress)
+    _screen.print(f"{out}: {kept} of {before} pieces stay", highlight=False)
 
 
 def synthesise(

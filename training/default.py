@@ -41,6 +41,7 @@ from training.storefront import (
     NAME,
     SEED,
     TUNING,
+    VOCABULARY,
     LabelSet,
     label_sets,
     own_messages,
@@ -104,6 +105,7 @@ def train_default(
         trained_on=TRAINED_ON,
         notices=sorted(store.glob("*[Gg][Ee][Mm][Mm][Aa]*.md")),
         cart=read_cart_heads(run),
+        vocabulary=VOCABULARY,
     )
     seeds = own_messages()
     return publish(

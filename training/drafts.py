@@ -32,6 +32,7 @@ from training.layouts import adapter_to_gguf
 from training.measure import prototypes_of
 
 IMPORTANCE = "importance.safetensors"
+VOCABULARY = "vocabulary.safetensors"
 IMPORTANCE_TEXTS = 300
 UNCALIBRATED = Calibration(0.5, 0.5, (0.0,) * 8, 0.0, (0.0,) * 8, (1.0,) * 8, 0.5)
 
@@ -55,6 +56,8 @@ class Draft:
     """Mean squared inputs by tensor, where they are known; measured otherwise."""
     notices: Sequence[Path] = field(default_factory=tuple)
     cart: CartHeads | None = None
+    vocabulary: Path | None = None
+    """Which pieces of the base's vocabulary the weights keep (:mod:`training.vocabulary`); else all."""
 
     @property
     def intents(self) -> tuple[str, ...]:
@@ -130,6 +133,9 @@ def _write_parts(directory: Path, draft: Draft) -> tuple[str, ...]:
     for notice in dict.fromkeys([*draft.notices, *draft.base.notices]):
         paths.append(notice.name)
         shutil.copyfile(notice, directory / notice.name)
+    if draft.vocabulary is not None:
+        paths.append(VOCABULARY)
+        shutil.copyfile(draft.vocabulary, directory / VOCABULARY)
     return tuple(paths)
 
 
@@ -150,6 +156,7 @@ def _manifest(draft: Draft, directory: Path, version: str, paths: Sequence[str])
             quantisation=draft.quantisation,
             output=f"model-{draft.quantisation.split()[0].lower()}.gguf",
             importance=IMPORTANCE if IMPORTANCE in paths else None,
+            vocabulary=VOCABULARY if VOCABULARY in paths else None,
         ),
         files=tuple(describe_file(directory, path) for path in paths),
         golden=(),

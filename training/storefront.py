@@ -21,6 +21,7 @@ from pathlib import Path
 from app.domain import OUT_OF_SCOPE
 from training.duplicates import join_families
 from training.examples import (
+    HERE,
     Example,
     labels_of,
     read_seeds,
@@ -51,6 +52,8 @@ SHORTEST_SPAN = 3
 CART_ROWS = 90_000
 CART_HELD_OUT = 2400
 CART_BATCH = 64
+VOCABULARY: Path | None = HERE / "data" / "vocabulary.safetensors"
+"""The pieces of Gemma's vocabulary that the weights keep, by `python -m training vocabulary`; None: all."""
 JSON_SHARE = 0.19
 """Of the rows with at most one action, learned as the paper's JSON answer: its baseline."""
 

@@ -27,6 +27,8 @@ _SCALAR_SIZES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 1
 _STRING, _ARRAY, _UINT32, _INT32, _FLOAT32 = 8, 9, 4, 5, 6
 _MAGIC, _VERSION = b"GGUF", 3
 _ALIGNMENT = 32
+_WRITTEN_AT_ONCE = 1 << 16
+"""The kernel maps what was written at once as a whole: a row of the embedding must not bring megabytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,7 +234,9 @@ def _pieces(
         written = 0
         for piece in content(info):
             written += piece.nbytes
-            yield np.ascontiguousarray(piece).data.cast("B")
+            stored = np.ascontiguousarray(piece).data.cast("B")
+            for at in range(0, len(stored), _WRITTEN_AT_ONCE):
+                yield stored[at : at + _WRITTEN_AT_ONCE]
         if written != info.bytes:
             raise ValueError(f"{info.name}: {written} bytes written, {info.bytes} announced")
         yield bytes(-written % _ALIGNMENT)

@@ -36,12 +36,13 @@ _PIECES, _SCORES, _TYPES = (f"tokenizer.ggml.{key}" for key in ("tokens", "score
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
-    """Pieces (UTF-8), scores (n,) and types (n,) by token id, and the ids that the metadata names."""
+    """Pieces (UTF-8), scores (n,) and types (n,) by token id; the ids that the metadata names."""
 
     pieces: tuple[bytes, ...]
     scores: npt.NDArray[np.float32]
     types: npt.NDArray[np.int32]
     named: dict[str, int]
+    ids: dict[bytes, int]
 
     @classmethod
     def read(cls, file: GgufFile) -> Vocabulary:
@@ -55,24 +56,26 @@ class Vocabulary:
             and key.endswith("_token_id")
             and (value := file.uint32(key)) is not None
         }
-        return cls(tuple(file.strings(_PIECES)), file.floats(_SCORES), file.int32s(_TYPES), named)
+        pieces = tuple(file.strings(_PIECES))
+        ids = {piece: number for number, piece in enumerate(pieces)}
+        return cls(pieces, file.floats(_SCORES), file.int32s(_TYPES), named, ids)
 
     def closed(self, ids: Iterable[int]) -> Ids:
         """The ids, sorted, with all that the tokeniser cannot do without or joins on the way to them."""
         indispensable = np.isin(self.types, (UNKNOWN, USER_DEFINED, BYTE)).nonzero()[0]
         kept = {*ids, *indispensable.tolist(), *self.named.values()}
-        by_piece = {piece: number for number, piece in enumerate(self.pieces)}
         for number in tuple(kept):
-            if self.types[number] == NORMAL:
-                kept.update(self._joined(self.pieces[number], by_piece))
+            kept.update(self.closed_over(number))
         return np.array(sorted(kept), np.int64)
 
-    def _joined(self, piece: bytes, by_piece: dict[bytes, int]) -> Iterable[int]:
-        """The pieces that the tokeniser goes through when it reads ``piece`` alone."""
-        parts = [character.encode() for character in piece.decode()]
-        passed = [by_piece[part] for part in parts if part in by_piece]
+    def closed_over(self, number: int) -> list[int]:
+        """A piece's id and those that the tokeniser goes through when it reads the piece alone."""
+        if self.types[number] != NORMAL:
+            return [number]
+        parts = [character.encode() for character in self.pieces[number].decode()]
+        passed = [number, *(self.ids[part] for part in parts if part in self.ids)]
         while True:
-            joints = [by_piece.get(left + right) for left, right in pairwise(parts)]
+            joints = [self.ids.get(left + right) for left, right in pairwise(parts)]
             found = [(place, joint) for place, joint in enumerate(joints) if joint is not None]
             if not found:
                 return passed

@@ -67,7 +67,7 @@ class GptqBackend:
             place = _device(device)
             if place.type == "cpu":
                 torch.set_num_threads(options.threads)
-            self._tokeniser = _tokeniser(checkpoint)
+            self._tokeniser, self._beginning = _read_tokeniser(checkpoint)
             decoder = load_decoder(checkpoint, place, _precision(place, precision), kernel)
             self._set_up(decoder, prompt, max_message_tokens, options)
             self._runner: Runner = make_runner(decoder, self._shapes, execution)
@@ -77,8 +77,6 @@ class GptqBackend:
     def _set_up(
         self, decoder: Decoder, prompt: PromptSpec, max_message_tokens: int, options: BackendOptions
     ) -> None:
-        first = self._tokeniser.bos_token_id
-        self._beginning = [] if first is None else [int(first)]
         self._prefix = [*self._beginning, *self._ids(prompt.prefix)]
         self._suffix = self._ids(prompt.suffix)
         longest = len(self._prefix) + max_message_tokens + len(self._suffix)
@@ -106,7 +104,7 @@ class GptqBackend:
         """Ids of a text alone. Text that looks like a special token stays text."""
         if not text:
             return []
-        return list(self._tokeniser.backend_tokenizer.encode(text, add_special_tokens=False).ids)
+        return list(self._tokeniser.encode(text, add_special_tokens=False).ids)
 
     def tokenise(self, text: str) -> TokenIds:
         with _border(InferenceFailed, "tokenising"):
@@ -188,6 +186,9 @@ class GptqBackend:
         ids = np.zeros((each.rows, each.length), np.int64)
         for row, place in enumerate(each.places):
             ids[row, : len(rows[place])] = rows[place]
+        if ids.min() < 0 or ids.max() >= self._open_decoder().vocabulary:
+            # A GPU would stop for good, not only for this batch.
+            raise InferenceFailed("a token that the model does not have")
         counts = [len(places) for places in marks]
         row_of = np.repeat(np.arange(len(marks)), counts)
         place_of = np.concatenate([np.asarray(places, np.int64) for places in marks])
@@ -233,13 +234,20 @@ def _precision(device: torch.device, name: Precision | None) -> torch.dtype:
     return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
 
 
-def _tokeniser(checkpoint: Path) -> Any:
+def _read_tokeniser(checkpoint: Path) -> tuple[Any, list[int]]:
+    """The tokeniser, and the token that begins every text.
+
+    There is none where the model was trained without (SmolLM2 names one, and was).
+    """
     from transformers import AutoTokenizer
 
-    tokeniser = AutoTokenizer.from_pretrained(checkpoint, local_files_only=True)
+    given = AutoTokenizer.from_pretrained(checkpoint, local_files_only=True)
+    first = given.bos_token_id
+    beginning = [first] if first is not None and given("a").input_ids[:1] == [first] else []
+    tokeniser = given.backend_tokenizer
     # What a customer types stays text, whatever it looks like.
-    tokeniser.backend_tokenizer.encode_special_tokens = True
-    return tokeniser
+    tokeniser.encode_special_tokens = True
+    return tokeniser, beginning
 
 
 def _report(decoder: Decoder, runner: Runner) -> None:

@@ -23,6 +23,10 @@ from app.backends.base import HiddenStates
 
 _FINAL_NORM = b"result_norm\0"
 """The tensor that llama.cpp's graphs name so: the hidden states after the last norm."""
+_DONT_NEED = 4
+"""``MADV_DONTNEED``."""
+_TOKENS_A_RELEASE = 2048
+"""A hundred messages or so: then the embedding never comes to memory as a whole."""
 _F32 = 0
 F16, BF16 = 1, 30
 """As ``enum ggml_type`` counts."""
@@ -81,7 +85,8 @@ class LlamaModel:
         model = llama_cpp.llama_model_load_from_file(os.fsencode(path), params)
         if not model:
             raise LlamaError(f"{path.name} could not be loaded")
-        _release_pages(path)
+        self._mapped = _mapped_ranges(path)
+        self.release_pages()
         self.handle = model
         self._in_use = Lock()  # so that nobody tokenises with a vocabulary that is being freed
         self._vocab = llama_cpp.llama_model_get_vocab(model)
@@ -110,30 +115,37 @@ class LlamaModel:
             raise LlamaError(f"a text of {len(content)} bytes became {-count} tokens")
         return ids[:count]
 
+    def release_pages(self) -> None:
+        """Give back what has been touched of the mapped file; what is needed again is still cached.
+
+        Most of it is not: matrices have been repacked elsewhere when the file was read, and for a rare
+        piece's row of the embedding the kernel maps all that stands around it.
+        """
+        for start, size in self._mapped:
+            _libc.madvise(start, size, _DONT_NEED)
+
     def close(self) -> None:
         """Free the weights. Idempotent; no context may be left."""
         with self._in_use:
+            self._mapped = []
             if self.handle:
                 llama_cpp.llama_model_free(self.handle)
                 self.handle = None
 
 
-def _release_pages(path: Path) -> None:
-    """Give back what loading touched of the mapped file: most is needed no more.
-
-    The matrices have been repacked elsewhere and an embedding is read row by row; what is needed
-    after all comes back from the page cache. It halves the resident memory. Linux only.
-    """
+def _mapped_ranges(path: Path) -> list[tuple[int, int]]:
+    """Where a file is mapped in this process: first address and size. Linux only; else nowhere."""
     maps = Path("/proc/self/maps")
     if not maps.is_file():
-        return
-    dont_need = 4
+        return []
     real = str(path.resolve())
+    ranges = []
     for line in maps.read_text(errors="replace").splitlines():
         addresses, *_, name = line.split(maxsplit=5)
         if name == real:
             start, end = (int(address, 16) for address in addresses.split("-"))
-            _libc.madvise(start, end - start, dont_need)
+            ranges.append((start, end - start))
+    return ranges
 
 
 def _pointer(array: npt.NDArray[Any], kind: Any) -> Any:
@@ -163,6 +175,8 @@ class LlamaContext:
         flash_attention: bool = True,
         cell_type: int = F16,
     ) -> None:
+        self._model = model
+        self._since_release = 0
         self._rows = np.empty((rows, model.hidden_size), np.float32)
         self._filled = 0
         self._asked = 0
@@ -251,6 +265,10 @@ class LlamaContext:
             raise LlamaError(f"{self._filled} hidden states came out {self._problems}")
         # Graphs of other sizes may differ by a few nodes, never by a tenth of them.
         self._names_from = self._asked * 9 // 10
+        self._since_release += count
+        if self._since_release >= _TOKENS_A_RELEASE:
+            self._since_release = 0
+            self._model.release_pages()
         return self._rows[: self._filled]
 
     def share(self, source: int, sequences: Sequence[int]) -> None:

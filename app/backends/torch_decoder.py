@@ -33,6 +33,7 @@ class Decoder:
     """The kernel of the quantised matrices, or ``unquantised``."""
     hidden_size: int
     trained_context: int
+    vocabulary: int
 
     def __call__(self, ids: torch.Tensor) -> torch.Tensor:
         states: torch.Tensor = self.module(input_ids=ids, use_cache=False).last_hidden_state
@@ -78,6 +79,7 @@ def load_decoder(
         chosen,
         hidden_size=int(config.hidden_size),
         trained_context=int(config.max_position_embeddings),
+        vocabulary=int(config.vocab_size),
     )
 
 

@@ -51,7 +51,6 @@ def read_model(directory: Path, manifest: Manifest) -> IntentModel:
     """Read what :func:`write_model` wrote. Raises :class:`FileDamaged` when shapes do not agree."""
     head = _tensors(directory / HEAD)
     ngrams = _tensors(directory / NGRAMS)
-    ngrams |= {name: ngrams[name].astype(np.float32) for name in _NARROW if name in ngrams}
     labels, hidden = len(manifest.labels), manifest.hidden_size
     try:
         model = IntentModel(

@@ -13,10 +13,14 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import TypeAlias
 from zlib import crc32
 
 import numpy as np
 import numpy.typing as npt
+
+Weights: TypeAlias = npt.NDArray[np.float32] | npt.NDArray[np.float16]
+"""As they are fitted, and as they are stored and served: half the memory, widened row by row."""
 
 BUCKETS = 1 << 20
 CHAR_SIZES = range(2, 6)
@@ -91,10 +95,10 @@ class NgramModel:
 
     word_buckets: npt.NDArray[np.int64]
     word_idf: npt.NDArray[np.float32]
-    word_weights: npt.NDArray[np.float32]
+    word_weights: Weights
     char_buckets: npt.NDArray[np.int64]
     char_idf: npt.NDArray[np.float32]
-    char_weights: npt.NDArray[np.float32]
+    char_weights: Weights
     bias: npt.NDArray[np.float32]
 
     def score(self, text: str) -> tuple[npt.NDArray[np.float32], float]:
@@ -106,9 +110,9 @@ class NgramModel:
         f = features(text)
         logits = self.bias.copy()
         rows, values, _ = weigh(f.words, f.word_counts, self.word_buckets, self.word_idf)
-        logits += values @ self.word_weights[rows]
+        logits += values @ self.word_weights[rows].astype(np.float32, copy=False)
         rows, values, known = weigh(f.chars, f.char_counts, self.char_buckets, self.char_idf)
-        logits += values @ self.char_weights[rows]
+        logits += values @ self.char_weights[rows].astype(np.float32, copy=False)
         logits -= logits.max()
         return logits - np.log(np.exp(logits).sum()), known
 

@@ -230,10 +230,22 @@ def test_states_that_are_not_finite_are_refused(
         backend.embed([[5]])
 
 
-def test_what_the_library_raises_gets_a_name(backend: GptqBackend):
-    """A token that the model has not: no bare IndexError."""
-    with pytest.raises(InferenceFailed, match="torch failed"):
-        backend.embed([[999_999]])
+@pytest.mark.parametrize("token", [-1, 259, 999_999])
+def test_a_token_that_the_model_has_not_is_refused(backend: GptqBackend, token: int):
+    """Before it reaches a GPU, which would not compute anything any more."""
+    with pytest.raises(InferenceFailed, match="does not have"):
+        backend.embed([[5], [token]])
+
+
+def test_what_the_library_raises_gets_a_name(backend: GptqBackend, monkeypatch: pytest.MonkeyPatch):
+    """No bare RuntimeError leaves the backend, and it says what was being done."""
+
+    def broken(_ids: Any) -> Any:
+        raise RuntimeError("an illegal memory access")
+
+    monkeypatch.setattr(backend, "_runner", broken)
+    with pytest.raises(InferenceFailed, match="torch failed while computing 1 messages"):
+        backend.embed([[5]])
 
 
 def test_closed_is_closed():
