@@ -33,7 +33,9 @@ def test_what_is_written_is_read(manifest: Manifest, directory: Path):
     np.testing.assert_array_equal(read.prototypes, written.prototypes)
     for field in fields(NgramModel):
         one, other = getattr(read.ngrams, field.name), getattr(written.ngrams, field.name)
-        assert one.dtype == other.dtype
+        # What is large stays as narrow in memory as it is in the file.
+        narrow = field.name in ("word_weights", "char_weights")
+        assert one.dtype == (np.float16 if narrow else other.dtype)
         np.testing.assert_allclose(one, other, rtol=1e-3)
 
 
