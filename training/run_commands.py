@@ -240,6 +240,35 @@ def adapter_cost(
         )
 
 
+def average(
+    results: Annotated[list[str], typer.Argument(help="DIR=WEIGHT of each tuned run, twice or more.")],
+    out: Annotated[Path, typer.Option(help="Directory for the result; carts' heads stay behind.")],
+    rank: Annotated[int, typer.Option(min=1, help="Of the resulting adapter.")] = 80,
+    importance: Annotated[
+        Path | None, typer.Option(help="importance.safetensors of a version: tells what to cut.")
+    ] = None,
+) -> None:
+    """Average runs of `train-default` into one that generalises better (docs/decisions/0015)."""
+    from app.backends.gguf_importance import read_importance
+    from training.averaging import average as averaged
+    from training.tuned_files import read_tuned, write_tuned
+
+    parts = []
+    for result in results:
+        directory, _, weight = result.rpartition("=")
+        try:
+            share = float(weight)
+        except ValueError:
+            raise InputError(f"{result}: write DIR=WEIGHT, such as runs/a=0.5") from None
+        tuned = read_tuned(Path(directory))
+        if tuned is None:
+            raise InputError(f"{directory}: no result of a finished run is there")
+        parts.append((share, tuned))
+    squared = None if importance is None else read_importance(importance)
+    write_tuned(out, averaged(parts, rank, squared))
+    console.print(f"{out}: the average of {len(parts)} runs", highlight=False)
+
+
 def run_directory(name: str, inputs: list[Path], settings: str) -> Path:
     """Finished steps are found again only for the same inputs and settings."""
     digest = hashlib.sha256(settings.encode())

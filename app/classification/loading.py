@@ -12,7 +12,7 @@ from app.classification.cart import CartModel
 from app.classification.cart_reader import CartReader
 from app.classification.classifier import Classifier, Message
 from app.classification.model_files import read_cart, read_model
-from app.classification.prompt import normalise
+from app.classification.prompt import normalise_lines
 from app.errors import GoldenMismatch, ManifestInvalid
 
 CONFIDENCE_TOLERANCE = 0.15
@@ -91,7 +91,7 @@ def check_golden_carts(reader: CartReader, manifest: Manifest) -> None:
     """The published carts come out again, exactly. Raises :class:`GoldenMismatch`."""
     for number, golden in enumerate(reader.model.spec.golden, 1):
         catalog = reader.catalog(golden.catalog)
-        given = reader.decide(reader.prepare(normalise(golden.text), catalog))
+        given = reader.decide(reader.prepare(normalise_lines(golden.text), catalog))
         wanted = [(one.action, one.product, one.quantity) for one in golden.actions]
         found = [(one.action, one.product, one.quantity) for one in given.actions]
         if given.outcome != golden.outcome or sorted(found) != sorted(wanted):

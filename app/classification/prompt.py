@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from app.artifacts.manifest import CartPromptSpec
@@ -37,6 +38,18 @@ def normalise(text: str) -> str:
     if not squeezed.strip("\u200d "):
         raise EmptyText("text holds nothing to classify: send at least one visible character")
     return squeezed
+
+
+def normalise_lines(text: str) -> str:
+    """A cart message as the model sees it: :func:`normalise` line by line, for lists are written in lines.
+
+    Raises :class:`EmptyText` when nothing is left.
+    """
+    lines = []
+    for line in text.splitlines():
+        with suppress(EmptyText):
+            lines.append(normalise(line))
+    return "\n".join(lines) or normalise("")
 
 
 class CartPrompt:

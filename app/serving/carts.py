@@ -9,7 +9,7 @@ from time import perf_counter
 
 from app import metrics
 from app.classification.cart_reader import CartMessage, CartReader, Catalog
-from app.classification.prompt import normalise
+from app.classification.prompt import normalise_lines
 from app.domain import CartDecision, ModelRef, Timings
 from app.errors import CatalogInvalid, NoCartModel, ShopintentError
 from app.serving.cache import Key
@@ -91,7 +91,7 @@ async def admit_cart(
     _reader(service, service.registry.get(model))
     service.check_size([text])
     _check_catalog(service, catalog)
-    normal = normalise(text)
+    normal = normalise_lines(text)
     while True:
         live = service.registry.get(model)
         try:

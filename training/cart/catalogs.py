@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 from training.cart.grammar import NounPhrase
 from training.cart.matching import fit
-from training.cart.products import Product, products_of, restyle
-from training.examples import LANGUAGES, Split
+from training.cart.products import Product, Split, products_of, restyle
+from training.examples import LANGUAGES
 
 SMALLEST, LARGEST = 5, 60
 

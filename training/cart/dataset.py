@@ -13,9 +13,9 @@ from typing import Any
 from training.cart.catalogs import LARGEST
 from training.cart.generation import CartRow, generate
 from training.cart.phrasings import read_phrasings
-from training.cart.products import read_products
+from training.cart.products import Split, read_products
 from training.cart.validation import check_row, check_splits
-from training.examples import LANGUAGES, Split, read_rows
+from training.examples import LANGUAGES, read_rows
 
 Progress = Callable[[str, int, int], None]
 

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from training.cart.catalogs import draw_catalog
+from training.cart.catalogs import Catalog, draw_catalog
 from training.cart.matching import fit
 from training.cart.phrasings import Item, Phrasing, accepts, read_phrasings, render
-from training.cart.products import Product, draw_mention, products_of
+from training.cart.products import Product, Split, draw_mention, products_of
 from training.cart.quantities import draw_quantity
 from training.cart.surface import finish
-from training.examples import Split
 
 Kind = Literal["single", "several", "absent", "no_action", "adversarial", "ambiguous"]
 SHARES: dict[Kind, float] = {
@@ -22,6 +21,8 @@ SHARES: dict[Kind, float] = {
 }  # fmt: skip
 _PUTS_IN = ("a", "b", "list")
 _LISTS = ("list", "rlist")
+_DRAWS = 30
+"""Phrasings and products that are tried on a given catalog, which may suit none of a kind."""
 _IN_CONTEXT = 0.13  # of the messages have a sentence before, and as many one after
 
 
@@ -55,25 +56,38 @@ def generate(language: str, split: Split, rng: random.Random) -> CartRow:
 
 
 def generate_kind(kind: Kind, language: str, split: Split, rng: random.Random) -> CartRow:
-    makers: dict[Kind, Callable[[_Draw], CartRow]] = {
-        "single": _single, "several": _several, "absent": _absent, "no_action": _no_action,
-        "adversarial": _adversarial, "ambiguous": _ambiguous,
-    }  # fmt: skip
     while True:
         try:
-            return makers[kind](_Draw(language, split, rng))
+            return _MAKERS[kind](_Draw(language, split, rng, draw_catalog(language, split, rng)))
         except _DrawAgain:
             continue
+
+
+def generate_together(
+    language: str, split: Split, rng: random.Random, messages: int
+) -> Iterator[CartRow]:
+    """Rows about one catalog, as many of ``messages`` as it suits: cheap to read, for it is read once."""
+    catalog = draw_catalog(language, split, rng)
+    for _ in range(messages):
+        kind = rng.choices(tuple(SHARES), tuple(SHARES.values()))[0]
+        for _ in range(_DRAWS):
+            try:
+                yield _MAKERS[kind](_Draw(language, split, rng, catalog))
+                break
+            except _DrawAgain:
+                continue
 
 
 class _Draw:
     """What one row is drawn from."""
 
-    def __init__(self, language: str, split: Split, rng: random.Random) -> None:
+    def __init__(
+        self, language: str, split: Split, rng: random.Random, catalog: Catalog
+    ) -> None:
         self.language = language
         self.split = split
         self.rng = rng
-        self.catalog = draw_catalog(language, split, rng)
+        self.catalog = catalog
         self.taken: set[str] = set()
 
     def phrasing(self, *uses: str) -> Phrasing:
@@ -81,9 +95,10 @@ class _Draw:
         every = read_phrasings(self.language)
         weights = [len(every[use]) for use in uses]
         rows = every[self.rng.choices(uses, weights)[0]]
-        heldout = self.split != "train" and self.rng.random() < 0.5
+        trained = self.split in {"train", "heads"}
+        heldout = not trained and self.rng.random() < 0.5
         rows = tuple(row for row in rows if row.heldout == heldout) or rows
-        if self.split == "train":
+        if trained:
             rows = tuple(row for row in rows if not row.heldout)
         if not rows:
             raise _DrawAgain
@@ -356,3 +371,9 @@ def _ambiguous(draw: _Draw) -> CartRow:
     text = draw.text(phrasing, {role: item}, slips=0)
     names = tuple(p.name for p in family)
     return draw.row("ambiguous", phrasing, text, [], candidates=names)
+
+
+_MAKERS: dict[Kind, Callable[[_Draw], CartRow]] = {
+    "single": _single, "several": _several, "absent": _absent, "no_action": _no_action,
+    "adversarial": _adversarial, "ambiguous": _ambiguous,
+}  # fmt: skip

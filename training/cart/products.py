@@ -7,16 +7,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 from training.cart.grammar import NounPhrase, read_phrase
-from training.examples import Split, read_rows
+from training.examples import read_rows
 
 DATA = Path(__file__).parents[1] / "data" / "cart"
+
+Split: TypeAlias = Literal["train", "heads", "dev", "test"]
+"""The adapter learns from ``train``; ``heads`` are new to it, so that heads learn what it does with those."""
 
 # Invented, so that no shop's brand is trained on; a brand occurs on one side of the splits only.
 _BRANDS: dict[Split, tuple[str, ...]] = {
     "train": ("Nordika", "Velmo", "Zeba", "Lumar", "Kresna", "Ondava", "Tivoli", "Marabel",
               "Casa Lin", "Ribnica", "Fenno", "Pico&Co", "Solana", "Bruma", "Alt7", "Drava"),
+    "heads": ("Palma", "Korzo", "Brightmoor", "Lunera", "Zvono", "Atlas&Co", "Sombra", "Veka"),
     "dev": ("Kolibri", "Harma", "Ostrea", "Jota", "Mirna", "Elmsbury"),
     "test": ("Vitanova", "Grana", "Plavka", "Teruel", "Oakfold", "Zirra", "Moka2", "Lindesa"),
 }  # fmt: skip

@@ -194,7 +194,8 @@ def _single(language: str, phrase: NounPhrase, one: str, rng: random.Random) -> 
     if language == "es":
         return f"{'una' if phrase.gender == 'f' else 'un'} {one}"
     # Spoken: an 85% chocolate, an 18v drill; "an SPF" and the like stay out by the first letter.
-    vowel = one[0].lower() in "aeio8" or one.startswith(("11", "18", "undo"))
+    vowel = one[0].lower() in "aeio8" or one.startswith(("11", "18", "un", "um"))
+    vowel = vowel and not one.startswith(("uni", "Uni"))
     return f"{'an' if vowel else 'a'} {one}"
 
 

@@ -9,8 +9,8 @@ from typing import Any
 from training.cart.catalogs import LARGEST
 from training.cart.matching import fit
 from training.cart.numerals import LARGEST_QUANTITY
-from training.cart.products import products_of, read_products
-from training.examples import LANGUAGES, Split
+from training.cart.products import Split, products_of, read_products
+from training.examples import LANGUAGES
 from training.noise import without_diacritics
 
 _KINDS_WITHOUT_ACTION = {"absent", "no_action", "ambiguous"}

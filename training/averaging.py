@@ -1,0 +1,88 @@
+"""Several tuned results in one: weighted sums of their weights (model soups, Wortsman et al. 2022).
+
+Runs that began at the same base and learned different mixtures end in one basin: between them lie
+weights that generalise better than any of them, at the cost of serving one. LoRA changes are summed as
+they change the merged weights, ``sum(c * b @ a)``, not factor by factor, and cut back to a rank.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from app.errors import InputError
+from training.adapter_files import Adapter
+from training.tuning import Tuned
+
+Floats = npt.NDArray[np.float32]
+_LEAST_INPUT = 1e-3
+"""Of the mean squared input: an input that was never seen must not be divided by zero."""
+
+
+def average(
+    results: Sequence[tuple[float, Tuned]],
+    rank: int,
+    importance: Mapping[str, Floats] | None = None,
+) -> Tuned:
+    """The weighted sum of the adapters, cut to ``rank``; heads are averaged by the same weights.
+
+    Weights of adapters need not add up to one: changes that runs do not share shrink when they are
+    averaged, and more than one makes up for it. With ``importance``, the mean squared inputs (in,) by tensor,
+    what is cut is what changes the outputs least. Raises :class:`InputError` where results do not fit.
+    """
+    _check(results)
+    adapters = [(weight, tuned.adapter) for weight, tuned in results]
+    adapter: Adapter = {
+        name: _sum(
+            [(weight, *factors[name]) for weight, factors in adapters],
+            rank,
+            None if importance is None else importance.get(name),
+        )
+        for name in adapters[0][1]
+    }
+    total = sum(weight for weight, _ in results)
+    heads = [
+        (
+            sum(weight / total * tuned.heads[number][0] for weight, tuned in results),
+            sum(weight / total * tuned.heads[number][1] for weight, tuned in results),
+        )
+        for number in range(len(results[0][1].heads))
+    ]
+    return Tuned(adapter, [(np.asarray(r, np.float32), np.asarray(b, np.float32)) for r, b in heads])
+
+
+def _check(results: Sequence[tuple[float, Tuned]]) -> None:
+    if not results or sum(weight for weight, _ in results) <= 0:
+        raise InputError("an average needs at least one result, and weights that add up to more than 0")
+    shapes = [
+        (
+            {name: (a.shape[1], b.shape[0]) for name, (a, b) in tuned.adapter.items()},
+            [rows.shape for rows, _ in tuned.heads],
+        )
+        for _, tuned in results
+    ]
+    if any(shape != shapes[0] for shape in shapes):
+        raise InputError("the results are of different bases or label sets: average like with like")
+
+
+def _sum(
+    parts: Sequence[tuple[float, Floats, Floats]], rank: int, squared: Floats | None
+) -> tuple[Floats, Floats]:
+    """Factors of ``sum(c * b @ a)`` at most ``rank`` wide: the best there are, by singular values."""
+    a = np.concatenate([a for _, a, _ in parts])
+    b = np.concatenate([weight * b for weight, _, b in parts], axis=1)
+    if len(a) <= rank:
+        return a, b.astype(np.float32)
+    scale = np.ones(a.shape[1], np.float32)
+    if squared is not None:
+        scale = np.sqrt(np.maximum(squared / squared.mean(), _LEAST_INPUT)).astype(np.float32)
+    # Of two thin factors only the small middle needs a decomposition.
+    left, middle_b = np.linalg.qr(b.astype(np.float64))
+    right, middle_a = np.linalg.qr((a * scale).T.astype(np.float64))
+    u, values, v = np.linalg.svd(middle_b @ middle_a.T)
+    root = np.sqrt(values[:rank])
+    cut_a = (root[:, None] * v[:rank]) @ right.T / scale
+    cut_b = (left @ u[:, :rank]) * root
+    return cut_a.astype(np.float32), cut_b.astype(np.float32)
