@@ -60,6 +60,10 @@ train: environment-train ## train the default model (DATA=folder of the public d
 bench: environment-dev weights ## measure speed and memory; the last line is JSON
 	@$(BIN)/shopintent bench $(ARGS)
 
+.PHONY: study
+study: environment-train weights ## what formats and decodings cost and gain: docs/study.md; resumes (ARGS="--quick")
+	@$(BIN)/python -m study $(ARGS)
+
 .PHONY: image-check
 image-check: ## build Dockerfile.cpu without a Docker engine and try the image (root, debootstrap, buildah)
 	@python3 tools/image_check.py $(ARGS)
@@ -83,7 +87,7 @@ lock: environment-dev ## resolve the locked requirements anew (UPGRADE=--upgrade
 .PHONY: clean
 clean: ## remove caches and build results; keeps .venv and the built weights
 	@rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage
-	@find app tests tools training -name __pycache__ -type d -prune -exec rm -rf {} +
+	@find app study tests tools training -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .PHONY: clean-all
 clean-all: clean ## remove .venv and the built weights too: back to a fresh clone

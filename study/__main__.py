@@ -20,9 +20,10 @@ def study(
     directory: Annotated[Path, typer.Option(help="Keeps weights, rows and results.")] = Path(
         "runs/study"
     ),
-    out: Annotated[Path, typer.Option(help="Where the page, its figures and plots go.")] = Path(
-        "docs"
-    ),
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Where the page goes: docs, or with --quick the first directory."),
+    ] = None,
     store: Annotated[Path, typer.Option(help="The model store.")] = Path("model_store"),
     name: Annotated[str, typer.Option(help="The model; its live version is measured.")] = (
         "storefront"
@@ -63,7 +64,7 @@ def study(
     started = monotonic()
     made = Study(directory, store, name, sizes, threads, _screen.print)
     failed = [] if report_only else made.run(only or ())
-    written = write_study(collect(made), out)
+    written = write_study(collect(made), out or (directory if quick else Path("docs")))
     _screen.print(f"{written} after {monotonic() - started:.0f} s")
     if failed:
         _screen.print(f"failed, see {made.log}: {', '.join(failed)}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import json
+import random
 import shutil
 import sys
 from pathlib import Path
@@ -21,11 +22,16 @@ NAME = SMALL
 BASE = "smollm2-135m"
 
 
+def small_path(directory: Path, rows: int, epochs: float) -> Path:
+    """Where the tuned version lies, once it is published."""
+    return directory / f"{NAME}-{rows}-{epochs:g}" / NAME
+
+
 def small_backbone(
     directory: Path, store: Path, rows: int, epochs: float, threads: int, log: Path
 ) -> Artifact:
     """The tuned version in ``directory``, made by a child unless it is there. ``store`` has a cache."""
-    own = directory / f"{NAME}-{rows}-{epochs:g}"
+    own = small_path(directory, rows, epochs).parent
     try:
         return Store(own).resolve(NAME)
     except ArtifactError:
@@ -84,8 +90,6 @@ def write_messages(path: Path, rows: int) -> None:
     """A CSV of training messages, so many of each intent and language, in the order of the seeds' draw."""
     from study.rows import SEED
     from training.storefront import training_seeds
-
-    import random
 
     taken: dict[tuple[str, str], int] = {}
     shuffled = random.Random(SEED).sample(training_seeds(), len(training_seeds()))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from math import prod
 from pathlib import Path
 from time import perf_counter
@@ -130,3 +130,14 @@ class PrefixCache(Pointers):
             found["known"].append(answered.again_seconds or answered.seconds)
             found["tokens"].append(answered.prompt_tokens)
         return dict(found)
+
+
+class KnownCatalog(Pointers):
+    """As a shop asks: the catalog has been seen before, the message has not."""
+
+    def answer(self, row: Row) -> Answered:
+        first = super().answer({**row, "text": "two green teas please"})
+        started = perf_counter()
+        catalog = self._reader.catalog(row["catalog"])
+        self._reader.decide(self._reader.prepare(normalise(row["text"]), catalog))
+        return replace(first, seconds=perf_counter() - started)

@@ -79,9 +79,7 @@ def open_weights(job: Job) -> Backend:
     if job.family == "gguf":
         from app.backends.gguf import GgufBackend
 
-        return GgufBackend(
-            Path(job.weights), manifest.prompt, manifest.max_message_tokens, options
-        )
+        return GgufBackend(Path(job.weights), manifest.prompt, manifest.max_message_tokens, options)
     from app.backends.gptq import GptqBackend
 
     return GptqBackend(

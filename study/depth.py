@@ -34,7 +34,7 @@ def cut(source: Path, layers: int, output: Path) -> None:
         for name, info in given.tensors.items()
         if not name.startswith("blk.") or int(name.split(".")[1]) < layers
     ]
-    counts = {key: layers for key in (f"{kind}.block_count" for kind in ("gemma3", "llama"))}
+    counts = dict.fromkeys(("gemma3.block_count", "llama.block_count"), layers)
 
     def content(info: TensorInfo) -> Iterator[Bytes]:
         for start in range(0, info.rows, _ROWS):

@@ -37,7 +37,9 @@ class Grammar:
         guesses: npt.NDArray[np.intp] = np.array([logits.argmax()])
         token = self._likeliest(guesses, logits)
         if token is None:
-            token = self._likeliest(np.argpartition(-logits, _FIRST_GUESSES)[:_FIRST_GUESSES], logits)
+            token = self._likeliest(
+                np.argpartition(-logits, _FIRST_GUESSES)[:_FIRST_GUESSES], logits
+            )
         if token is None:
             token = self._likeliest(np.arange(len(logits)), logits)
         if token is None:
@@ -55,7 +57,7 @@ class Grammar:
         allowed = [
             (one.logit, one.id) for one in array.data[: array.size] if not math.isinf(one.logit)
         ]
-        return max(allowed)[1] if allowed else None
+        return int(max(allowed)[1]) if allowed else None
 
     def close(self) -> None:
         llama_cpp.llama_sampler_free(self._sampler)
@@ -92,9 +94,10 @@ class LlamaDecoder:
         llama_cpp.llama_memory_clear(self._memory, False)  # noqa: FBT003
         self._length = 0
         whole = [*self._beginning, *tokens]
-        for at in range(0, len(whole), _CHUNK):
-            logits = self._decode(whole[at : at + _CHUNK])
-        return logits
+        last = (len(whole) - 1) // _CHUNK * _CHUNK
+        for at in range(0, last, _CHUNK):
+            self._decode(whole[at : at + _CHUNK])
+        return self._decode(whole[last:])
 
     def step(self, token: int) -> Logits:
         return self._decode([token])

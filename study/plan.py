@@ -8,7 +8,9 @@ from fnmatch import fnmatch
 from typing import Literal
 
 Family = Literal["torch", "gguf", "ngrams"]
-Task = Literal["labels", "pointers", "json", "grammar", "noise", "prefix", "depth", "turns"]
+Task = Literal[
+    "labels", "pointers", "known", "json", "grammar", "noise", "prefix", "depth", "turns"
+]
 
 DEFAULT, SMALL = "default", "smollm2"
 """The two backbones: the live version of the default model, and SmolLM2-135M tuned here."""
@@ -53,11 +55,21 @@ SOURCE = Format("F32", "gguf", 32)
 """What the GGUF formats are quantised from; not measured."""
 _BY_NAME = {one.name: one for one in (*FORMATS, *VOCABULARIES, *DEPTHS, SOURCE)}
 NOISE_FORMATS = ("hf-fp32", "Q8_0", "served", "Q4_0", "Q2_K", "ngrams")
-SMALL_FORMATS = ("hf-fp32", "hf-bf16", "F16", "Q8_0", "Q4_K_M", "Q4_0", "served", "gptq-8", "ngrams")
+SMALL_FORMATS = (
+    "hf-fp32",
+    "hf-bf16",
+    "F16",
+    "Q8_0",
+    "Q4_K_M",
+    "Q4_0",
+    "served",
+    "gptq-8",
+    "ngrams",
+)
 NOISE_LEVELS = (0, 1, 2, 4)
 """How often :func:`training.noise.noisy` is applied to a message."""
 BATCHES = (1, 2, 4, 8, 16, 32)
-TURNS = (
+TURNS: tuple[tuple[str, Task], ...] = (
     ("hf-fp32", "json"),
     ("hf-bf16", "json"),
     ("F16", "json"),
@@ -65,10 +77,13 @@ TURNS = (
     ("served", "json"),
     ("served", "grammar"),
     ("served", "pointers"),
+    ("served", "known"),
     ("vocabulary-full", "pointers"),
     ("served", "labels"),
 )
 """What takes turns on the same rows, so that its ratios hold on a machine whose speed drifts."""
+HEADLINE = ("hf-bf16", "Q4_K_M", "served")
+"""Formats that claims are about, measured on more rows."""
 TURN_TITLES = {f"{form}/{task}": (form, task) for form, task in TURNS}
 
 
@@ -80,41 +95,49 @@ def format_of(name: str) -> Format:
 class Sizes:
     """How much is measured."""
 
-    messages: int = 600
+    messages: int = 500
     """Own test messages, every label and language by its share."""
-    singles: int = 80
+    singles: int = 60
     """Of them, timed one by one."""
-    batch_rounds: int = 4
-    carts: int = 150
+    batch_rounds: int = 3
+    carts: int = 120
     """Held-out cart rows for the pointers."""
-    generated: int = 45
+    carts_headline: int = 300
+    """The same for the formats that claims are about."""
+    generated: int = 30
     """Of them, answered in JSON through llama.cpp."""
-    generated_torch: int = 24
+    generated_headline: int = 60
+    """The same for the formats that claims are about."""
+    generated_torch: int = 20
     """Of them, answered in JSON through torch, which is slower."""
-    noisy: int = 240
+    generated_gptq: int = 8
+    """The same with GPTQ's kernels for CPUs, which are slower still."""
+    noisy: int = 180
     """Messages at each level of noise."""
     prefix: int = 30
-    depth_rows: int = 900
+    depth_rows: int = 700
     """Training messages that a cut model's new head is fitted on."""
     turns: int = 5
     turn_rows: int = 3
     """Rows of one turn of a slow contender; a fast one takes more."""
     gptq_messages: int = 256
-    small_rows: int = 16
+    small_rows: int = 12
     """Training messages of each intent and language group for the second backbone."""
     small_epochs: float = 3.0
 
 
 QUICK = Sizes(
-    messages=48, singles=6, batch_rounds=1, carts=8, generated=3, generated_torch=2, noisy=16,
-    prefix=4, depth_rows=96, turns=2, turn_rows=1, gptq_messages=32, small_rows=1, small_epochs=0.5,
+    messages=48, singles=6, batch_rounds=1, carts=6, carts_headline=8, generated=2,
+    generated_headline=3, generated_torch=2, generated_gptq=1, noisy=16, prefix=4, depth_rows=96,
+    turns=2, turn_rows=1, gptq_messages=32, small_rows=1, small_epochs=0.5,
 )  # fmt: skip
 
+_GENERATED = ("generated", "generated_headline", "generated_torch", "generated_gptq")
 SIZES_OF: dict[Task, tuple[str, ...]] = {
     "labels": ("messages", "singles", "batch_rounds"),
-    "pointers": ("carts",),
-    "json": ("generated", "generated_torch"),
-    "grammar": ("generated", "generated_torch"),
+    "pointers": ("carts", "carts_headline"),
+    "json": _GENERATED,
+    "grammar": _GENERATED,
     "noise": ("noisy",),
     "prefix": ("prefix",),
     "depth": ("messages", "singles", "depth_rows"),

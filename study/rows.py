@@ -12,10 +12,8 @@ from typing import Any
 from app.artifacts.manifest import write_atomically
 from study.plan import NOISE_LEVELS, Sizes
 from training.cart.generation import Kind, generate_kind
-from training.cart.tuning import json_answer
 from training.examples import LANGUAGES, Example, take_split
 from training.noise import noisy
-from training.storefront import own_messages, training_seeds
 
 SEED = 20251024
 Row = dict[str, Any]
@@ -42,13 +40,15 @@ class Rows:
 
 def write_rows(directory: Path, sizes: Sizes) -> Rows:
     """Draw all rows; the same for the same sizes and data."""
+    from training.storefront import own_messages, training_seeds  # brings torch
+
     rows = Rows(directory)
     test = [_message(e) for e in take_split(own_messages(), "test")]
     train = [_message(e) for e in training_seeds()]
     rows.write("messages", spread(test, sizes.messages))
     rows.write("noisy", noisy_messages(spread(test, sizes.noisy)))
     rows.write("train", spread(train, sizes.depth_rows))
-    rows.write("carts", cart_rows(sizes.carts))
+    rows.write("carts", cart_rows(max(sizes.carts, sizes.carts_headline)))
     return rows
 
 
@@ -85,6 +85,8 @@ def cart_rows(count: int) -> list[Row]:
 
     Any first part of them has the languages and kinds in nearly the same shares.
     """
+    from training.cart.tuning import json_answer  # brings torch
+
     rng = random.Random(SEED)
     rows = []
     for number in range(count):

@@ -1,4 +1,4 @@
-"""The study as a whole: for each trial not yet measured, build its weights, start its child, keep its figures."""
+"""The study as a whole: build each trial's weights, start its child, keep its figures."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from typing import Any
 from app.artifacts.store import Artifact, Store
 from app.bench.report import cpu_model
 from study import plan
-from study.backbone import small_backbone
+from study.backbone import small_backbone, small_path
 from study.contender import Job
-from study.machine import versions
+from study.machine import conditions, versions
 from study.plan import DEFAULT, Sizes, Trial
 from study.results import Results, digest_of, key_of
 from study.rows import Rows, write_rows
@@ -83,6 +83,17 @@ class Study:
         """The live version of the default model, or the second backbone, tuned when first asked for."""
         return self._default if backbone == DEFAULT else self._small
 
+    def small_stands(self) -> bool:
+        """Whether the second backbone is tuned already: a report does not begin to."""
+        return (
+            "_small" in vars(self)
+            or small_path(self.directory, self.sizes.small_rows, self.sizes.small_epochs).is_dir()
+        )
+
+    def row_set(self, trial: Trial) -> str:
+        """The name of the rows that a trial answers."""
+        return _ROWS.get(trial.task, "carts")
+
     def workshop(self, backbone: str) -> Workshop:
         artifact = self.artifact(backbone)
         store = self.store if backbone == DEFAULT else artifact.directory.parent.parent
@@ -98,7 +109,7 @@ class Study:
         return {
             "weights": artifact.recipe_digest(),
             "files": {e.path: e.sha256 for e in artifact.manifest.files if _counts(e.path)},
-            "rows": digest_of([self.rows.path(_ROWS.get(trial.task, "carts"))]),
+            "rows": digest_of([self.rows.path(self.row_set(trial))]),
             "sizes": {name: sizes[name] for name in names},
             "threads": self.threads,
             "cpu": cpu_model(),
@@ -114,12 +125,13 @@ class Study:
         failed = []
         wanted = list(plan.trials(only))
         for number, trial in enumerate(wanted, 1):
-            if self.results.read(trial, self.key(trial)) is not None:
+            key = self.key(trial)
+            if self.results.read(trial, key) is not None:
                 continue
             self.say(f"{number}/{len(wanted)} {trial.name}")
             started = monotonic()
             try:
-                self.measure(trial)
+                self.measure(trial, key)
             except (ChildFailed, subprocess.TimeoutExpired) as error:
                 self.say(f"  failed: {error}")
                 failed.append(trial.name)
@@ -127,27 +139,28 @@ class Study:
                 self.say(f"  {monotonic() - started:.0f} s")
         return failed
 
-    def measure(self, trial: Trial) -> None:
+    def measure(self, trial: Trial, key: str) -> None:
         """One trial, start to end; its result is written when it is whole."""
         started = monotonic()
+        given = conditions(self.threads)
         if trial.task == "turns":
             from study.turns import take_turns
 
             raw = take_turns(self, trial)
         else:
-            job = self.job(trial)
+            job = self.job(trial, key)
             built = monotonic() - started
             raw = json.loads(run_child("study.worker", asdict(job), self.log, self.threads))
             raw |= {"file_mb": size_mb(Path(job.weights)), "build_seconds": round(built, 1)}
+        raw["conditions"] = given
         raw["trial_seconds"] = round(monotonic() - started, 1)
-        self.results.write(trial, self.key(trial), raw)
+        self.results.write(trial, key, raw)
 
-    def job(self, trial: Trial, *, turns: bool = False) -> Job:
+    def job(self, trial: Trial, key: str) -> Job:
         """What the trial's child is told; its weights are built first."""
         workshop = self.workshop(trial.backbone)
         one = plan.format_of(trial.format)
         weights = workshop.build(trial.format, self.log)
-        rows = self.rows.path(_ROWS.get(trial.task, "carts"))
         sizes = asdict(self.sizes)
         return Job(
             task=trial.task,
@@ -156,25 +169,29 @@ class Study:
             weights=str(weights),
             precision=one.precision,
             vocabulary=str(workshop.vocabulary()) if trial.task == "grammar" else "",
-            rows=str(rows),
+            rows=str(self.rows.path(self.row_set(trial))),
             train=str(self.rows.path("train")),
-            arrays=str(self.results.arrays_path(trial, self.key(trial))),
+            arrays=str(self.results.arrays_path(trial, key)),
             threads=self.threads,
             sizes={
                 **({} if trial.task == "noise" else sizes),
                 "rows": self._row_count(trial),
             },
-            turns=turns,
         )
 
     def _row_count(self, trial: Trial) -> int:
         """Rows that this trial answers, from the first."""
+        sizes, headline = self.sizes, trial.format in plan.HEADLINE
         if trial.task in {"json", "grammar"}:
+            if trial.format.startswith("gptq"):
+                return sizes.generated_gptq
+            if headline:
+                return sizes.generated_headline
             torch = plan.format_of(trial.format).family == "torch"
-            return self.sizes.generated_torch if torch else self.sizes.generated
-        if trial.task == "prefix":
-            return self.sizes.prefix
-        return 10**9
+            return sizes.generated_torch if torch else sizes.generated
+        if trial.task == "pointers":
+            return sizes.carts_headline if headline else sizes.carts
+        return sizes.prefix if trial.task == "prefix" else 10**9
 
 
 def _counts(path: str) -> bool:

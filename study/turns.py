@@ -15,7 +15,7 @@ from study.weights import ChildFailed
 if TYPE_CHECKING:
     from study.run import Study
 
-_FASTER: dict[Task, int] = {"pointers": 4, "labels": 10}
+_FASTER: dict[Task, int] = {"pointers": 4, "known": 4, "labels": 10}
 """Times the rows of a slow contender, so that a turn of a fast one is no blink."""
 
 
@@ -26,8 +26,7 @@ class Seat:
         from study.run import start_child
 
         self.trial = trial
-        self.job = study.job(trial)
-        self._child: subprocess.Popen[str] = start_child(self.job, study.log)
+        self._child: subprocess.Popen[str] = start_child(study.job(trial, "turns"), study.log)
         self.loaded: dict[str, Any] = self._hear()
         self._at = 0
 

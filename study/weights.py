@@ -116,7 +116,7 @@ class Workshop:
         tokeniser = Tokeniser(
             Base(merged, self.artifact.recipe().base, ""), Prompt(given.prefix, given.suffix)
         )
-        chosen = random.Random(_SEED).sample(training_seeds(), self.gptq_messages)  # noqa: S311
+        chosen = random.Random(_SEED).sample(training_seeds(), self.gptq_messages)
         prompts = tokeniser.prompts([example.text for example in chosen])
         partial = path.with_name(f"{path.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)

@@ -32,10 +32,11 @@ def open_contender(job: Job) -> Contender:
         from study.depth import CutLabels
 
         return CutLabels(job)
-    if job.task in {"pointers", "prefix"}:
-        from study.carts import Pointers, PrefixCache
+    if job.task in {"pointers", "prefix", "known"}:
+        from study.carts import KnownCatalog, Pointers, PrefixCache
 
-        return PrefixCache(job) if job.task == "prefix" else Pointers(job)
+        kinds = {"pointers": Pointers, "prefix": PrefixCache, "known": KnownCatalog}
+        return kinds[job.task](job)
     return _generator(job)
 
 
@@ -50,9 +51,7 @@ def _generator(job: Job) -> Contender:
     else:
         from study.torch_generation import TorchDecoder
 
-        decoder = TorchDecoder(
-            Path(job.weights), job.precision, Path(job.vocabulary), job.threads
-        )
+        decoder = TorchDecoder(Path(job.weights), job.precision, Path(job.vocabulary), job.threads)
     return JsonAnswers(job, decoder)
 
 

@@ -7,7 +7,8 @@ from zlib import crc32
 import numpy as np
 
 from app.artifacts.manifest import CartGolden, CartGoldenAction, CartSpec
-from app.classification.cart import CartCalibration, CartHeads, CartModel
+from app.classification.cart import CartCalibration, CartHeads, CartModel, WordingHeads
+from app.classification.wording import FEATURES
 
 SHOP = (
     "Green Tea 20 bags",
@@ -21,7 +22,9 @@ HIDDEN = 256
 """As in :mod:`tests.fake_artifact`."""
 
 
-def random_heads(hidden: int, dimensions: int = 8, seed: int = 0) -> CartHeads:
+def random_heads(
+    hidden: int, dimensions: int = 8, seed: int = 0, *, wording: bool = True
+) -> CartHeads:
     rng = np.random.default_rng(seed)
 
     def matrix(*shape: int) -> np.ndarray:
@@ -36,6 +39,13 @@ def random_heads(hidden: int, dimensions: int = 8, seed: int = 0) -> CartHeads:
         digit_bias=matrix(30),
         outcome_rows=matrix(4, hidden),
         outcome_bias=matrix(4),
+        wording=WordingHeads(
+            gate_rows=matrix(len(FEATURES), hidden),
+            gate_bias=matrix(len(FEATURES)),
+            outcome_rows=matrix(4, 2 * len(FEATURES)),
+        )
+        if wording
+        else None,
     )
 
 

@@ -29,8 +29,8 @@ def average(
     """The weighted sum of the adapters, cut to ``rank``; heads are averaged by the same weights.
 
     Weights of adapters need not add up to one: changes that runs do not share shrink when they are
-    averaged, and more than one makes up for it. With ``importance``, the mean squared inputs (in,) by tensor,
-    what is cut is what changes the outputs least. Raises :class:`InputError` where results do not fit.
+    averaged, and more than one makes up for it. With ``importance``, the mean squared inputs (in,) by
+    tensor, what is cut is what changes outputs least. Raises :class:`InputError` for unlike results.
     """
     _check(results)
     adapters = [(weight, tuned.adapter) for weight, tuned in results]
@@ -50,12 +50,16 @@ def average(
         )
         for number in range(len(results[0][1].heads))
     ]
-    return Tuned(adapter, [(np.asarray(r, np.float32), np.asarray(b, np.float32)) for r, b in heads])
+    return Tuned(
+        adapter, [(np.asarray(r, np.float32), np.asarray(b, np.float32)) for r, b in heads]
+    )
 
 
 def _check(results: Sequence[tuple[float, Tuned]]) -> None:
     if not results or sum(weight for weight, _ in results) <= 0:
-        raise InputError("an average needs at least one result, and weights that add up to more than 0")
+        raise InputError(
+            "an average needs at least one result, and weights that add up to more than 0"
+        )
     shapes = [
         (
             {name: (a.shape[1], b.shape[0]) for name, (a, b) in tuned.adapter.items()},

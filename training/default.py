@@ -19,6 +19,7 @@ from app.classification.prompt import Prompt
 from app.domain import OUT_OF_SCOPE
 from training.bases import DEFAULT_QUANTISATION, Base, Tokeniser, load_model, packaged_base
 from training.cart.dataset import write_dataset
+from training.cart.making import make_cart
 from training.cart.tuning import CartEncoder, CartObjective, EncodedCart
 from training.evaluate import TestSet
 from training.examples import (
@@ -76,6 +77,29 @@ GOLDEN = (
     "me cobraron dos veces el mismo pedido",
     "which planet is the biggest",
 )
+_SHELF = (
+    "Coconut Water (330ml can)", "Green Tea 20 bags", "Oat Milk Barista 1L", "Dark Chocolate 85% 100g",
+)  # fmt: skip
+_POLICA = (
+    "Maslinovo ulje 500 ml",
+    "Zeleni čaj 20 vrećica",
+    "Kava mljevena 250 g",
+    "Med bagremov 450 g",
+)
+_ESTANTE = (
+    "Aceite de oliva 500 ml",
+    "Té verde 20 bolsitas",
+    "Café molido 250 g",
+    "Miel de acacia 450 g",
+)
+GOLDEN_CARTS = [
+    ("add two coconut waters please", _SHELF),
+    ("take out the green tea and put in 3 oat milks", _SHELF),
+    ("do you deliver on sundays?", _SHELF),
+    ("dodaj dvije kave i jedno maslinovo ulje", _POLICA),
+    ("makni zeleni čaj iz košarice", _POLICA),
+    ("ponme tres cafés molidos", _ESTANTE),
+]
 
 
 def train_default(
@@ -104,10 +128,10 @@ def train_default(
         languages=LANGUAGES,
         trained_on=TRAINED_ON,
         notices=sorted(store.glob("*[Gg][Ee][Mm][Mm][Aa]*.md")),
-        cart=read_cart_heads(run),
         vocabulary=VOCABULARY,
     )
     seeds = own_messages()
+    cart = read_cart_heads(run)
     return publish(
         draft,
         store,
@@ -125,6 +149,9 @@ def train_default(
         least_coverage=LEAST_COVERAGE,
         out_share=OUT_SHARE,
         progress=progress,
+        make_cart=None
+        if cart is None
+        else lambda backend: make_cart(backend, cart, GOLDEN_CARTS, SEED, progress=progress),
     )
 
 

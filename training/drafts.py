@@ -18,7 +18,6 @@ from app.backends.base import Backend
 from app.backends.gguf_importance import measure_importance, write_importance
 from app.backends.gguf_quantise import PRECISE, Quantisation
 from app.backends.gguf_weights import build_weights
-from app.classification.cart import CartHeads
 from app.classification.classifier import Classifier, IntentModel
 from app.classification.decision import Calibration
 from app.classification.head import Head
@@ -55,7 +54,6 @@ class Draft:
     importance: Mapping[str, npt.NDArray[np.float32]] | None = None
     """Mean squared inputs by tensor, where they are known; measured otherwise."""
     notices: Sequence[Path] = field(default_factory=tuple)
-    cart: CartHeads | None = None
     vocabulary: Path | None = None
     """Which pieces of the base's vocabulary the weights keep (:mod:`training.vocabulary`); else all."""
 

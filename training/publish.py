@@ -7,31 +7,31 @@ A crash on the way leaves a directory without a manifest, which no one serves an
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 
 from app.artifacts.base_package import Progress, silent
 from app.artifacts.manifest import (
     MANIFEST,
-    CartSpec,
     Golden,
     Manifest,
     describe_file,
     write_manifest,
 )
 from app.artifacts.store import Artifact
-from app.backends.base import BackendOptions
+from app.backends.base import Backend, BackendOptions
 from app.backends.factory import open_backend
-from app.classification.cart import CartCalibration, CartModel
 from app.classification.classifier import Classifier, IntentModel
 from app.classification.decision import Calibration
 from app.classification.loading import load_classifier
 from app.classification.model_files import write_cart, write_model
 from app.domain import OUT_OF_SCOPE
 from training.calibrate import OUT_SHARE, calibrate
+from training.cart.making import MadeCart, write_cart_report
 from training.drafts import Draft, build_draft, find_prototypes
 from training.evaluate import Evaluation, TestSet, evaluate
 from training.examples import Example
@@ -39,6 +39,8 @@ from training.measure import answers, weigh_all
 from training.report import Making, write_report
 
 __all__ = ["Draft", "publish"]
+
+MakeCart: TypeAlias = Callable[[Backend], MadeCart]
 
 
 def publish(
@@ -52,11 +54,13 @@ def publish(
     least_coverage: float = 0.0,
     out_share: float = OUT_SHARE,
     progress: Progress = silent,
+    make_cart: MakeCart | None = None,
 ) -> Artifact:
     """Write the next version of ``draft.name``, calibrated on messages that its model has not seen.
 
     ``held_out`` fixes fusion, gate and threshold; ``test_sets`` are only reported. ``golden`` messages
-    are answered and kept as the check that every load repeats.
+    are answered and kept as the check that every load repeats. ``make_cart`` makes the cart part on the
+    weights that will serve it.
     """
     directory = next_version(store / draft.name)
     artifact = build_draft(
@@ -72,10 +76,10 @@ def publish(
         classifier = Classifier(backend, model)
         evaluations = evaluate_sets(classifier, test_sets, progress)
         answered = golden_answers(classifier, golden, progress)
+        made = None if make_cart is None else make_cart(backend)
     finally:
         backend.close()
-    cart = None if draft.cart is None else CartModel(CartSpec(), draft.cart, CartCalibration())
-    return seal(artifact, model, evaluations, answered, Making(), threads, cart)
+    return seal(artifact, model, evaluations, answered, Making(), threads, made)
 
 
 def evaluate_sets(
@@ -110,19 +114,19 @@ def seal(
     golden: tuple[Golden, ...],
     making: Making,
     threads: int,
-    cart: CartModel | None = None,
+    cart: MadeCart | None = None,
 ) -> Artifact:
     """Write model and report beside the weights, and the manifest when the whole has been loaded once."""
     directory, manifest = artifact.directory, artifact.manifest
     paths = [*manifest.entries(), *write_model(directory, model)]
     if cart is not None:
-        paths += write_cart(directory, cart)
+        paths += [*write_cart(directory, cart.model), *write_cart_report(directory, cart)]
     paths += write_report(directory, manifest, model.calibration, evaluations, making)
     manifest = manifest.model_copy(
         update={
             "files": tuple(describe_file(directory, path) for path in sorted(set(paths))),
             "golden": golden,
-            "cart": None if cart is None else cart.spec,
+            "cart": None if cart is None else cart.model.spec,
             "evaluation": _headline(evaluations),
         }
     )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from app.errors import InputError
 from training.examples import SEEDS
 from training.terminal import ProgressLine, console, limit_threads, model_threads
 
@@ -241,7 +242,9 @@ def adapter_cost(
 
 
 def average(
-    results: Annotated[list[str], typer.Argument(help="DIR=WEIGHT of each tuned run, twice or more.")],
+    results: Annotated[
+        list[str], typer.Argument(help="DIR=WEIGHT of each tuned run, twice or more.")
+    ],
     out: Annotated[Path, typer.Option(help="Directory for the result; carts' heads stay behind.")],
     rank: Annotated[int, typer.Option(min=1, help="Of the resulting adapter.")] = 80,
     importance: Annotated[

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +9,7 @@ import numpy.typing as npt
 from safetensors.numpy import load_file, save_file
 
 from app.classification.cart import CartHeads
+from app.classification.model_files import cart_heads, cart_tensors
 from training.adapter_files import ADAPTER, read_adapter, write_adapter
 from training.tuning import Tuned
 
@@ -44,12 +44,11 @@ def read_tuned(directory: Path) -> Tuned | None:
 def write_cart_heads(directory: Path, heads: CartHeads) -> None:
     """To be called before :func:`write_tuned`, which completes the result."""
     directory.mkdir(parents=True, exist_ok=True)
-    names = [field.name for field in fields(CartHeads)]
-    save_file({name: getattr(heads, name) for name in names}, directory / CART)
+    save_file(cart_tensors(heads), directory / CART)
 
 
 def read_cart_heads(directory: Path) -> CartHeads | None:
     """None where the run learned no carts."""
     if not (directory / CART).is_file():
         return None
-    return CartHeads(**load_file(directory / CART))
+    return cart_heads(load_file(directory / CART))

@@ -70,6 +70,28 @@ class CartScores:
 
 
 @dataclass(frozen=True, slots=True)
+class WordingHeads:
+    """What the features of :mod:`app.classification.wording` count for: f of them a product.
+
+    A slot's state gates them for the pointer: ``gate_rows`` (f, hidden), ``gate_bias`` (f,). The best and
+    the second-best value of each, over the products, tell of the outcome: ``outcome_rows`` (4, 2f).
+    """
+
+    gate_rows: Floats
+    gate_bias: Floats
+    outcome_rows: Floats
+
+    def score(self, slots: Floats, wording: Floats) -> tuple[Floats, Floats]:
+        """What to add to the pointer's logits (s, n) and to the outcome's (4,); ``wording`` (n, f)."""
+        gates: Floats = slots @ self.gate_rows.T + self.gate_bias
+        best = np.zeros((2, wording.shape[1]), np.float32)
+        best[: len(wording)] = np.sort(wording, axis=0)[::-1][:2]
+        by_name: Floats = gates @ wording.T
+        whether: Floats = self.outcome_rows @ best.reshape(-1)
+        return by_name, whether
+
+
+@dataclass(frozen=True, slots=True)
 class CartHeads:
     """``query`` and ``key`` (d, hidden); ``*_rows`` (values, hidden) with ``*_bias`` (values,); float32.
 
@@ -84,17 +106,28 @@ class CartHeads:
     digit_bias: Floats
     outcome_rows: Floats
     outcome_bias: Floats
+    wording: WordingHeads | None = None
 
-    def score(self, slot_states: Floats, product_states: Floats) -> CartScores:
-        """Logits from states at the slot tokens (s, hidden) and at the ends of products (n, hidden)."""
+    def score(
+        self, slot_states: Floats, product_states: Floats, wording: Floats | None = None
+    ) -> CartScores:
+        """Logits from states at the slot tokens (s, hidden) and at the ends of products (n, hidden).
+
+        ``wording`` (n, f) are the products' features by name; they count where the heads know them.
+        """
         slots, products = unit(slot_states), unit(product_states)
         scale = np.float32(1.0 / np.sqrt(len(self.query)))
         digits = slots @ self.digit_rows.T + self.digit_bias
+        pointer = (slots @ self.query.T) @ (products @ self.key.T).T * scale
+        outcome = slots[0] @ self.outcome_rows.T + self.outcome_bias
+        if self.wording is not None and wording is not None:
+            by_name, whether = self.wording.score(slots, wording)
+            pointer, outcome = pointer + by_name, outcome + whether
         return CartScores(
-            pointer=(slots @ self.query.T) @ (products @ self.key.T).T * scale,
+            pointer=pointer,
             action=slots @ self.action_rows.T + self.action_bias,
             digits=digits.reshape(len(slots), *_DIGITS),
-            outcome=slots[0] @ self.outcome_rows.T + self.outcome_bias,
+            outcome=outcome,
         )
 
     def decide(
@@ -103,9 +136,10 @@ class CartHeads:
         product_states: Floats,
         products: Sequence[str],
         calibration: CartCalibration | None = None,
+        wording: Floats | None = None,
     ) -> CartDecision:
         """The decision on one message; ``products`` are the names behind ``product_states``."""
-        return decide(self.score(slot_states, product_states), products, calibration)
+        return decide(self.score(slot_states, product_states, wording), products, calibration)
 
 
 @dataclass(frozen=True, slots=True)

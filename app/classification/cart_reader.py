@@ -22,6 +22,7 @@ from app.backends.base import (
 from app.classification.cart import CartModel
 from app.classification.prompt import CartPrompt, normalise
 from app.classification.shortlist import ShortlistIndex
+from app.classification.wording import Floats, wording
 from app.domain import CartDecision
 from app.errors import CatalogInvalid, EmptyText, ManifestInvalid
 
@@ -73,6 +74,8 @@ class CartMessage:
     products: tuple[str, ...]
     prefix: MarkedTokens
     message: MarkedTokens
+    wording: Floats | None
+    """Features (products, f) of :mod:`app.classification.wording`, where the heads ask for them."""
     size: int
     """Tokens that it will likely cost: those of the prefix only when that is not known yet."""
 
@@ -120,13 +123,16 @@ class CartReader:
         if len(chosen) == len(catalog.products):
             if catalog.whole is None:
                 catalog.whole = self._prefix(catalog, chosen)
-            prefix, products = catalog.whole, catalog.products
+            prefix, products, index = catalog.whole, catalog.products, catalog.index
         else:
             prefix = self._prefix(catalog, chosen)
             products = tuple(catalog.products[i] for i in chosen)
+            # Of the chosen alone, as in training: beside thousands of lines other words are rare.
+            index = ShortlistIndex([catalog.lines[i] for i in chosen])
+        named = None if self.model.heads.wording is None else wording(index, text)
         message = self._prompt.message(self.backend.tokenise(text))
         new = 0 if prefix in self._recent else len(prefix.tokens)
-        return CartMessage(products, prefix, message, new + len(message.tokens))
+        return CartMessage(products, prefix, message, named, new + len(message.tokens))
 
     def _choose(self, text: str, catalog: Catalog) -> Sequence[int]:
         """Places of the products to be read, in the catalog's order."""
@@ -169,4 +175,6 @@ class CartReader:
         if len(self._recent) > _REMEMBERED_PREFIXES:
             self._recent.popitem(last=False)
         model = self.model
-        return model.heads.decide(slots, products, message.products, model.calibration)
+        return model.heads.decide(
+            slots, products, message.products, model.calibration, message.wording
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, fields
 from math import isfinite
 from pathlib import Path
@@ -14,17 +15,25 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from app.artifacts.manifest import CartSpec, Manifest, read_json, write_atomically
-from app.classification.cart import SLOT_ACTIONS, CartCalibration, CartHeads, CartModel
+from app.classification.cart import (
+    SLOT_ACTIONS,
+    CartCalibration,
+    CartHeads,
+    CartModel,
+    WordingHeads,
+)
 from app.classification.classifier import IntentModel
 from app.classification.decision import SCOPE_FEATURES, Calibration
 from app.classification.head import Head
 from app.classification.ngrams import NgramModel
+from app.classification.wording import FEATURES, Floats
 from app.domain import CART_OUTCOMES
 from app.errors import FileDamaged
 
 HEAD = "head.safetensors"
 NGRAMS = "ngrams.safetensors"
 CALIBRATION = "calibration.json"
+_WORDING = "wording."
 
 _NARROW = ("word_weights", "char_weights")
 """Stored as float16: half the size, and far more precise than the fit itself."""
@@ -72,21 +81,43 @@ def read_model(directory: Path, manifest: Manifest) -> IntentModel:
 
 def write_cart(directory: Path, model: CartModel) -> tuple[str, ...]:
     """Write heads and calibration into ``directory`` as the spec names them; returns the paths."""
-    heads = {
-        field.name: np.ascontiguousarray(getattr(model.heads, field.name), np.float32)
-        for field in fields(CartHeads)
-    }
-    save_file(heads, directory / model.spec.heads)
+    save_file(cart_tensors(model.heads), directory / model.spec.heads)
     calibration = json.dumps(asdict(model.calibration), indent=1).encode() + b"\n"
     write_atomically(directory / model.spec.calibration, calibration)
     return model.spec.heads, model.spec.calibration
+
+
+def cart_tensors(heads: CartHeads) -> dict[str, Floats]:
+    """The heads' arrays by the names that they have in a file."""
+    arrays = {
+        field.name: getattr(heads, field.name)
+        for field in fields(CartHeads)
+        if field.name != "wording"
+    }
+    if heads.wording is not None:
+        arrays |= {
+            f"{_WORDING}{field.name}": getattr(heads.wording, field.name)
+            for field in fields(WordingHeads)
+        }
+    return {name: np.ascontiguousarray(array, np.float32) for name, array in arrays.items()}
+
+
+def cart_heads(tensors: Mapping[str, npt.NDArray[Any]]) -> CartHeads:
+    """What :func:`cart_tensors` named. Raises TypeError for a name too many or too few."""
+    arrays = {name: array.astype(np.float32) for name, array in tensors.items()}
+    named = {
+        name.removeprefix(_WORDING): arrays.pop(name)
+        for name in tuple(arrays)
+        if name.startswith(_WORDING)
+    }
+    return CartHeads(**arrays, wording=WordingHeads(**named) if named else None)
 
 
 def read_cart(directory: Path, spec: CartSpec, hidden_size: int) -> CartModel:
     """Read what :func:`write_cart` wrote. Raises :class:`FileDamaged` when shapes do not agree."""
     tensors = _tensors(directory / spec.heads)
     try:
-        heads = CartHeads(**{name: array.astype(np.float32) for name, array in tensors.items()})
+        heads = cart_heads(tensors)
     except TypeError as error:
         raise FileDamaged(f"{spec.heads}: {error}") from error
     actions, outcomes = len(SLOT_ACTIONS), len(CART_OUTCOMES)
@@ -101,8 +132,15 @@ def read_cart(directory: Path, spec: CartSpec, hidden_size: int) -> CartModel:
         "outcome_rows": (outcomes, hidden_size),
         "outcome_bias": (outcomes,),
     }
+    if heads.wording is not None:
+        features = len(FEATURES)
+        shapes |= {
+            f"{_WORDING}gate_rows": (features, hidden_size),
+            f"{_WORDING}gate_bias": (features,),
+            f"{_WORDING}outcome_rows": (outcomes, 2 * features),
+        }
     for name, shape in shapes.items():
-        found = getattr(heads, name)
+        found = tensors[name]
         if found.shape != shape or not dimensions or not np.isfinite(found).all():
             raise FileDamaged(f"{spec.heads}: {name} {found.shape} is not finite values of {shape}")
     return CartModel(spec, heads, _cart_calibration(directory / spec.calibration))

@@ -48,6 +48,15 @@ class ShortlistIndex:
         self._starts = np.concatenate([[0], np.cumsum(lengths)])[:-1].astype(np.intp)
         self._index_grams(grams)
 
+    def __len__(self) -> int:
+        """Products."""
+        return self._products
+
+    @property
+    def words(self) -> int:
+        """Different words of all products."""
+        return len(self._norms)
+
     def _index_grams(self, grams: Sequence[frozenset[str]]) -> None:
         """Postings from n-gram to words; each n-gram weighs by its rarity among the words."""
         postings: dict[str, list[int]] = {}
@@ -83,9 +92,11 @@ class ShortlistIndex:
 
     def _scores(self, word: str) -> Floats | None:
         """How much each product answers to one word, (products,); None for a word unknown here."""
-        likeness = self._likeness(word)
-        if likeness is None:
-            return None
+        likeness = self.likeness(word)
+        return None if likeness is None else self.answers(likeness)
+
+    def answers(self, likeness: Floats) -> Floats:
+        """How much each product answers to a word of this likeness (w,) to the catalog's: (products,)."""
         best = np.maximum.reduceat(likeness[self._words], self._starts)
         # A word that many products share tells them apart less than one that few have.
         rarity = np.log((1 + self._products) / (1 + best.sum()))
@@ -93,7 +104,20 @@ class ShortlistIndex:
         scores[self._with_words] = np.float32(max(rarity, 0.05)) * best
         return scores
 
-    def _likeness(self, word: str) -> Floats | None:
+    def coverage(self, heard: Floats) -> tuple[Floats, Floats]:
+        """How much of each product's name was heard, of ``heard`` (w,) a word: by rarity, and at best."""
+        counts = np.bincount(self._words, minlength=self.words)
+        rarity = np.log((1 + self._products) / counts).astype(np.float32)
+        covered, nearest = (np.zeros(self._products, np.float32) for _ in range(2))
+        if len(self._words):
+            own = rarity[self._words]
+            told = np.add.reduceat(own * heard[self._words], self._starts)
+            whole = np.add.reduceat(own, self._starts)
+            covered[self._with_words] = told / np.maximum(whole, np.float32(1e-6))
+            nearest[self._with_words] = np.maximum.reduceat(heard[self._words], self._starts)
+        return covered, nearest
+
+    def likeness(self, word: str) -> Floats | None:
         """Cosine of one word's weighted n-grams with each word of the catalog; None for none."""
         grams = grams_of(word)
         found = [gram for gram in grams if gram in self._postings]

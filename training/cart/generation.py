@@ -81,9 +81,7 @@ def generate_together(
 class _Draw:
     """What one row is drawn from."""
 
-    def __init__(
-        self, language: str, split: Split, rng: random.Random, catalog: Catalog
-    ) -> None:
+    def __init__(self, language: str, split: Split, rng: random.Random, catalog: Catalog) -> None:
         self.language = language
         self.split = split
         self.rng = rng

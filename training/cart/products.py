@@ -15,7 +15,7 @@ from training.examples import read_rows
 DATA = Path(__file__).parents[1] / "data" / "cart"
 
 Split: TypeAlias = Literal["train", "heads", "dev", "test"]
-"""The adapter learns from ``train``; ``heads`` are new to it, so that heads learn what it does with those."""
+"""Adapters learn from ``train``. ``heads`` are new to them: heads learn what they make of those."""
 
 # Invented, so that no shop's brand is trained on; a brand occurs on one side of the splits only.
 _BRANDS: dict[Split, tuple[str, ...]] = {

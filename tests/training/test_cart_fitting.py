@@ -1,0 +1,128 @@
+"""Cart heads fitted, calibrated and measured on states that are given."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+pytestmark = pytest.mark.train
+torch = pytest.importorskip("torch")
+
+from app.classification.cart import CartCalibration, CartHeads  # noqa: E402
+from app.classification.shortlist import ShortlistIndex  # noqa: E402
+from app.classification.wording import wording  # noqa: E402
+from tests.fake_cart import random_heads  # noqa: E402
+from training.cart.fitting import FitConfig, fit_cart_heads  # noqa: E402
+from training.cart.making import draw_rows  # noqa: E402
+from training.cart.measuring import calibrate_carts, is_right, measure_carts  # noqa: E402
+from training.cart.reading import ReadRow, with_wording  # noqa: E402
+
+HIDDEN = 32
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def read_rows(split: str, count: int) -> list[ReadRow]:
+    """Rows whose states say nothing of products: only names can tell."""
+    rng = np.random.default_rng(3)
+    rows = []
+    for row in draw_rows(split, count, seed=5):
+        products = rng.normal(size=(len(row["catalog"]), HIDDEN)).astype(np.float16)
+        slots = rng.normal(size=(6, HIDDEN)).astype(np.float16)
+        names = wording(ShortlistIndex(row["catalog"]), row["text"])
+        rows.append(ReadRow(row, tuple(row["catalog"]), slots, products, names))
+    return rows
+
+
+def start() -> CartHeads:
+    heads = random_heads(HIDDEN, wording=False)
+    return replace(heads, query=heads.query * 0.01)
+
+
+def pointed(heads: CartHeads, rows: list[ReadRow]) -> float:
+    """How often the first slot points at the product of a single action."""
+    single = [read for read in rows if read.row["kind"] == "single"]
+    return float(
+        np.mean(
+            [
+                read.names[int(read.scores(heads).pointer[0].argmax())]
+                == read.row["actions"][0]["product"]
+                for read in single
+            ]
+        )
+    )
+
+
+def test_names_are_learned_and_hold_for_other_products():
+    """From states that mean nothing, the pointer learns to go by names, on products it never saw."""
+    fit, dev = read_rows("heads", 600), read_rows("dev", 150)
+    begun = with_wording(start())
+    fitted = fit_cart_heads(start(), fit, FitConfig(epochs=8))
+    assert pointed(fitted, dev) > 0.5
+    assert pointed(begun, dev) < 0.3
+
+
+def test_the_same_seed_fits_the_same():
+    """A version can be made again."""
+    fit = read_rows("heads", 128)
+    one, other = (fit_cart_heads(start(), fit, FitConfig(epochs=1)) for _ in range(2))
+    np.testing.assert_array_equal(one.query, other.query)
+    np.testing.assert_array_equal(one.wording.gate_rows, other.wording.gate_rows)
+
+
+def test_temperatures_undo_a_scale():
+    """Logits that are ten times too sure are cooled by ten times as much."""
+    rows = read_rows("dev", 120)
+    heads = with_wording(random_heads(HIDDEN, wording=False))
+    hot = replace(heads, outcome_rows=heads.outcome_rows * 10, outcome_bias=heads.outcome_bias * 10)
+    once, ten = calibrate_carts(heads, rows), calibrate_carts(hot, rows)
+    assert ten.outcome_temperature == pytest.approx(
+        min(20.0, 10 * once.outcome_temperature), rel=0.05
+    )
+
+
+def test_measures_count_by_kind_and_language():
+    """Every row counts in its kind, its language and the whole."""
+    rows = read_rows("dev", 120)
+    measure = measure_carts(with_wording(start()), rows, CartCalibration())
+    assert measure.exact["all"].n == 120
+    by_kind = {key: found.n for key, found in measure.exact.items() if key.count("/") == 0}
+    assert sum(n for key, n in by_kind.items() if key != "all") == 120
+    assert sum(found.n for key, found in measure.exact.items() if "/" in key) == 120
+
+
+def test_rows_share_catalogs_and_are_of_their_split():
+    """Several messages about a catalog; families of one split only; the same seed, the same rows."""
+    rows = draw_rows("heads", 60, seed=5)
+    assert rows == draw_rows("heads", 60, seed=5)
+    assert len({tuple(row["catalog"]) for row in rows}) < 40
+    assert {row["language"] for row in rows} == {"en", "hr", "es"}
+    assert not any(row["heldout"] for row in rows)
+
+
+def test_right_means_every_part():
+    """Product, quantity and direction of every action, in any order; asking back where asked to."""
+    from app.domain import CartAction, CartDecision
+
+    row = {
+        "kind": "several",
+        "actions": [
+            {"action": "add", "product": "tea", "quantity": 2},
+            {"action": "remove", "product": "oil", "quantity": 1},
+        ],
+    }
+    tea, oil = CartAction("add", "tea", 2, 0.9), CartAction("remove", "oil", 1, 0.9)
+    assert is_right(row, CartDecision("actions", 0.9, (oil, tea)))
+    assert not is_right(row, CartDecision("actions", 0.9, (tea,)))
+    assert not is_right(row, CartDecision("actions", 0.9, (oil, replace(tea, quantity=3))))
+    asked = {"kind": "ambiguous", "actions": []}
+    assert is_right(asked, CartDecision("ambiguous", 0.9))
+    assert not is_right(asked, CartDecision("no_action", 0.9))
