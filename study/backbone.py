@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 from app.artifacts.store import Artifact, Store
-from app.errors import ArtifactError
+from app.errors import ArtifactError, UnknownModel
 from study.plan import SMALL
 from study.weights import run_child
 
@@ -34,7 +34,7 @@ def small_backbone(
     own = small_path(directory, rows, epochs).parent
     try:
         return Store(own).resolve(NAME)
-    except ArtifactError:
+    except (ArtifactError, UnknownModel):
         job = {
             "own": str(own.resolve()),
             "cache": str((store / ".cache").resolve()),

@@ -95,33 +95,33 @@ def format_of(name: str) -> Format:
 class Sizes:
     """How much is measured."""
 
-    messages: int = 500
+    messages: int = 400
     """Own test messages, every label and language by its share."""
     singles: int = 60
     """Of them, timed one by one."""
     batch_rounds: int = 3
-    carts: int = 120
+    carts: int = 100
     """Held-out cart rows for the pointers."""
-    carts_headline: int = 300
+    carts_headline: int = 240
     """The same for the formats that claims are about."""
-    generated: int = 30
+    generated: int = 24
     """Of them, answered in JSON through llama.cpp."""
-    generated_headline: int = 60
+    generated_headline: int = 48
     """The same for the formats that claims are about."""
-    generated_torch: int = 20
+    generated_torch: int = 16
     """Of them, answered in JSON through torch, which is slower."""
-    generated_gptq: int = 8
+    generated_gptq: int = 6
     """The same with GPTQ's kernels for CPUs, which are slower still."""
-    noisy: int = 180
+    noisy: int = 120
     """Messages at each level of noise."""
     prefix: int = 30
-    depth_rows: int = 700
+    depth_rows: int = 500
     """Training messages that a cut model's new head is fitted on."""
     turns: int = 5
-    turn_rows: int = 3
-    """Rows of one turn of a slow contender; a fast one takes more."""
+    turn_rows: int = 4
+    """Rows of one turn; the same for every contender."""
     gptq_messages: int = 256
-    small_rows: int = 12
+    small_rows: int = 8
     """Training messages of each intent and language group for the second backbone."""
     small_epochs: float = 3.0
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
+from app.artifacts.manifest import MANIFEST
 from app.artifacts.store import Artifact, Store
 from app.bench.report import cpu_model
 from study import plan
@@ -73,7 +74,8 @@ class Study:
 
     @cached_property
     def _small(self) -> Artifact:
-        self.say("second backbone: tuning, once")
+        if not self.small_stands():
+            self.say("second backbone: tuning, once")
         return small_backbone(
             self.directory, self.store, self.sizes.small_rows, self.sizes.small_epochs,
             self.threads, self.log,
@@ -85,10 +87,8 @@ class Study:
 
     def small_stands(self) -> bool:
         """Whether the second backbone is tuned already: a report does not begin to."""
-        return (
-            "_small" in vars(self)
-            or small_path(self.directory, self.sizes.small_rows, self.sizes.small_epochs).is_dir()
-        )
+        path = small_path(self.directory, self.sizes.small_rows, self.sizes.small_epochs)
+        return any(path.glob(f"*/{MANIFEST}"))
 
     def row_set(self, trial: Trial) -> str:
         """The name of the rows that a trial answers."""
@@ -122,22 +122,34 @@ class Study:
 
     def run(self, only: Sequence[str] = ()) -> list[str]:
         """Measure what is not there yet; returns the names of the trials that failed."""
-        failed = []
+        failed: list[str] = []
+        lost: set[str] = set()
         wanted = list(plan.trials(only))
         for number, trial in enumerate(wanted, 1):
-            key = self.key(trial)
-            if self.results.read(trial, key) is not None:
+            if trial.backbone in lost:
+                failed.append(trial.name)
                 continue
-            self.say(f"{number}/{len(wanted)} {trial.name}")
             started = monotonic()
             try:
+                key = self._key_of_standing(trial, lost)
+                if self.results.read(trial, key) is not None:
+                    continue
+                self.say(f"{number}/{len(wanted)} {trial.name}")
                 self.measure(trial, key)
-            except (ChildFailed, subprocess.TimeoutExpired) as error:
-                self.say(f"  failed: {error}")
+            except ChildFailed as error:
+                self.say(f"{trial.name} failed: {error}")
                 failed.append(trial.name)
             else:
                 self.say(f"  {monotonic() - started:.0f} s")
         return failed
+
+    def _key_of_standing(self, trial: Trial, lost: set[str]) -> str:
+        """The trial's key; a backbone that cannot be tuned is lost to all its trials."""
+        try:
+            return self.key(trial)
+        except ChildFailed:
+            lost.add(trial.backbone)
+            raise
 
     def measure(self, trial: Trial, key: str) -> None:
         """One trial, start to end; its result is written when it is whole."""

@@ -9,14 +9,11 @@ import json
 import subprocess
 from typing import TYPE_CHECKING, Any
 
-from study.plan import TURN_TITLES, Task, Trial
+from study.plan import TURN_TITLES, Trial
 from study.weights import ChildFailed
 
 if TYPE_CHECKING:
     from study.run import Study
-
-_FASTER: dict[Task, int] = {"pointers": 4, "known": 4, "labels": 10}
-"""Times the rows of a slow contender, so that a turn of a fast one is no blink."""
 
 
 class Seat:
@@ -31,7 +28,7 @@ class Seat:
         self._at = 0
 
     def turn(self, rows: int) -> dict[str, Any]:
-        """Seconds of the next rows. Every contender of a task takes the same ones."""
+        """Seconds of the next rows; in the same turn every contender has the same ones."""
         assert self._child.stdin is not None
         start, self._at = self._at, self._at + rows
         self._child.stdin.write(json.dumps({"start": start, "stop": self._at}) + "\n")
@@ -71,9 +68,7 @@ def take_turns(study: Study, trial: Trial) -> dict[str, Any]:
         for number in range(study.sizes.turns + 1):
             order = list(seats) if number % 2 else list(reversed(seats))
             for title in order:
-                seat = seats[title]
-                rows = study.sizes.turn_rows * _FASTER.get(seat.trial.task, 1)
-                heard = seat.turn(rows)
+                heard = seats[title].turn(study.sizes.turn_rows)
                 if number:  # the first round warms up
                     found[title]["rounds"].append(heard["seconds"])
         for title, seat in seats.items():

@@ -23,6 +23,8 @@ SLOT_ACTIONS = ("add", "remove", "stop")
 """Rows of the action head, in order; ``stop`` says that the slot before was the last."""
 MAX_CANDIDATES = 5
 _STOP = SLOT_ACTIONS.index("stop")
+_REPEATED = 0.02
+"""Of a product's probability: what the next best must have, or the product is meant again."""
 _DIGITS = (3, 10)
 """Hundreds, tens and units, ten values each."""
 
@@ -38,6 +40,10 @@ class CartCalibration:
     pointer_temperature: float = 1.0
     action_temperature: float = 1.0
     quantity_temperature: float = 1.0
+    told_bonus: float = 0.0
+    """Added to the logit of every number that the message tells, by :func:`numbers_in`."""
+    one_bonus: float = 0.0
+    """Added to that of 1, which is meant when none is told."""
     outcome_temperature: float = 1.0
     ambiguity_ratio: float = 0.5
     """Ask back from here on: probability of the second-best product over that of the best."""
@@ -67,6 +73,8 @@ class CartScores:
     action: Floats
     digits: Floats
     outcome: Floats
+    told: frozenset[int] = frozenset()
+    """Numbers in the message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,11 +117,16 @@ class CartHeads:
     wording: WordingHeads | None = None
 
     def score(
-        self, slot_states: Floats, product_states: Floats, wording: Floats | None = None
+        self,
+        slot_states: Floats,
+        product_states: Floats,
+        wording: Floats | None = None,
+        told: frozenset[int] = frozenset(),
     ) -> CartScores:
         """Logits from states at the slot tokens (s, hidden) and at the ends of products (n, hidden).
 
         ``wording`` (n, f) are the products' features by name; they count where the heads know them.
+        ``told`` are the numbers that the message tells.
         """
         slots, products = unit(slot_states), unit(product_states)
         scale = np.float32(1.0 / np.sqrt(len(self.query)))
@@ -128,6 +141,7 @@ class CartHeads:
             action=slots @ self.action_rows.T + self.action_bias,
             digits=digits.reshape(len(slots), *_DIGITS),
             outcome=outcome,
+            told=told,
         )
 
     def decide(
@@ -137,9 +151,11 @@ class CartHeads:
         products: Sequence[str],
         calibration: CartCalibration | None = None,
         wording: Floats | None = None,
+        told: frozenset[int] = frozenset(),
     ) -> CartDecision:
         """The decision on one message; ``products`` are the names behind ``product_states``."""
-        return decide(self.score(slot_states, product_states, wording), products, calibration)
+        scores = self.score(slot_states, product_states, wording, told)
+        return decide(scores, products, calibration)
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,16 +203,36 @@ class _Slot:
 def _slots(scores: CartScores, pointers: Floats, calibration: CartCalibration) -> Iterator[_Slot]:
     """Slots in order, until the first that stops; the first slot never does."""
     actions = _probabilities(scores.action, calibration.action_temperature)
+    acting: list[int] = []
     for index, row in enumerate(actions):
         best = int((row[:_STOP] if index == 0 else row).argmax())
         if best == _STOP:
-            return
-        product = int(pointers[index].argmax())
-        quantity, share = most_probable_number(
-            scores.digits[index] / np.float32(calibration.quantity_temperature)
-        )
-        probability = float(row[best]) * float(pointers[index, product]) * share
+            break
+        acting.append(best)
+    meant = different_products(pointers[: len(acting)])
+    for index, (best, product) in enumerate(zip(acting, meant, strict=True)):
+        quantity, share = most_probable_number(scores.digits[index], scores.told, calibration)
+        probability = float(actions[index, best]) * float(pointers[index, product]) * share
         yield _Slot(index, best, product, quantity, probability)
+
+
+def different_products(pointers: Floats) -> list[int]:
+    """A product for each row of probabilities (s, n): the surest first, none twice.
+
+    A product is repeated where nothing else comes near it (:data:`_REPEATED`): people may say it twice.
+    """
+    meant = [-1] * len(pointers)
+    free = pointers.copy()
+    for _ in meant:
+        waiting = [slot for slot, product in enumerate(meant) if product < 0]
+        slot = max(waiting, key=lambda slot: float(free[slot].max()))
+        product = int(free[slot].argmax())
+        best = int(pointers[slot].argmax())
+        if free[slot, product] < _REPEATED * pointers[slot, best]:
+            product = best
+        meant[slot] = product
+        free[:, product] = 0
+    return meant
 
 
 def _summed(
@@ -246,16 +282,29 @@ def _candidates(
     )
 
 
-def most_probable_number(digits: Floats) -> tuple[int, float]:
+def most_probable_number(
+    digits: Floats,
+    told: Iterable[int] = (),
+    calibration: CartCalibration | None = None,
+) -> tuple[int, float]:
     """From digit logits (3, 10): the most probable number from 1 to 999, and its probability.
 
     Zero cannot be said; the probability is that among the other numbers.
     """
-    hundreds, tens, units = log_softmax(digits)
-    joint = (hundreds[:, None, None] + tens[:, None] + units).reshape(-1)[1:]
-    joint = joint - joint.max()
-    best = int(joint.argmax())
-    return best + 1, float(1.0 / np.exp(joint).sum())
+    logits = number_logits(digits, told, calibration or CartCalibration())
+    best = int(logits.argmax())
+    return best + 1, float(np.exp(log_softmax(logits[None])[0, best]))
+
+
+def number_logits(digits: Floats, told: Iterable[int], calibration: CartCalibration) -> Floats:
+    """Logits (999,) of the numbers from 1 on: of their digits, and of being told in the message."""
+    scaled = log_softmax(digits / np.float32(calibration.quantity_temperature))
+    hundreds, tens, units = scaled
+    logits: Floats = (hundreds[:, None, None] + tens[:, None] + units).reshape(-1)[1:]
+    logits[0] += np.float32(calibration.one_bonus)
+    for number in told:
+        logits[number - 1] += np.float32(calibration.told_bonus)
+    return logits
 
 
 def _probabilities(logits: Floats, temperature: float) -> Floats:

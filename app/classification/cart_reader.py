@@ -20,6 +20,7 @@ from app.backends.base import (
     keep_ends,
 )
 from app.classification.cart import CartModel
+from app.classification.numbers import numbers_in
 from app.classification.prompt import CartPrompt, normalise
 from app.classification.shortlist import ShortlistIndex
 from app.classification.wording import Floats, wording
@@ -74,6 +75,8 @@ class CartMessage:
     products: tuple[str, ...]
     prefix: MarkedTokens
     message: MarkedTokens
+    told: frozenset[int]
+    """Numbers in the message."""
     wording: Floats | None
     """Features (products, f) of :mod:`app.classification.wording`, where the heads ask for them."""
     size: int
@@ -132,7 +135,9 @@ class CartReader:
         named = None if self.model.heads.wording is None else wording(index, text)
         message = self._prompt.message(self.backend.tokenise(text))
         new = 0 if prefix in self._recent else len(prefix.tokens)
-        return CartMessage(products, prefix, message, named, new + len(message.tokens))
+        return CartMessage(
+            products, prefix, message, numbers_in(text), named, new + len(message.tokens)
+        )
 
     def _choose(self, text: str, catalog: Catalog) -> Sequence[int]:
         """Places of the products to be read, in the catalog's order."""
@@ -176,5 +181,5 @@ class CartReader:
             self._recent.popitem(last=False)
         model = self.model
         return model.heads.decide(
-            slots, products, message.products, model.calibration, message.wording
+            slots, products, message.products, model.calibration, message.wording, message.told
         )

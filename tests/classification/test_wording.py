@@ -10,7 +10,12 @@ from hypothesis import strategies as st
 from app.classification.shortlist import ShortlistIndex
 from app.classification.wording import FEATURES, wording
 
-SHELF = ["Maslinovo ulje 500 ml", "Suncokretovo ulje 1 l", "Zeleni čaj 20 vrećica", "Crni čaj 20 vrećica"]
+SHELF = [
+    "Maslinovo ulje 500 ml",
+    "Suncokretovo ulje 1 l",
+    "Zeleni čaj 20 vrećica",
+    "Crni čaj 20 vrećica",
+]
 COLUMN = {name: place for place, name in enumerate(FEATURES)}
 
 
@@ -51,7 +56,9 @@ def test_a_message_about_nothing_listed_has_nothing():
 
 def test_a_word_said_twice_counts_once():
     """Insisting names no product better."""
-    once, twice = (wording(ShortlistIndex(SHELF), text) for text in ("čaj zeleni", "čaj čaj zeleni"))
+    once, twice = (
+        wording(ShortlistIndex(SHELF), text) for text in ("čaj zeleni", "čaj čaj zeleni")
+    )
     np.testing.assert_allclose(once[:, : COLUMN["place"]], twice[:, : COLUMN["place"]], rtol=1e-5)
 
 

@@ -11,6 +11,7 @@ pytestmark = pytest.mark.train
 torch = pytest.importorskip("torch")
 
 from app.classification.cart import CartCalibration, CartHeads  # noqa: E402
+from app.classification.numbers import numbers_in  # noqa: E402
 from app.classification.shortlist import ShortlistIndex  # noqa: E402
 from app.classification.wording import wording  # noqa: E402
 from tests.fake_cart import random_heads  # noqa: E402
@@ -38,7 +39,9 @@ def read_rows(split: str, count: int) -> list[ReadRow]:
         products = rng.normal(size=(len(row["catalog"]), HIDDEN)).astype(np.float16)
         slots = rng.normal(size=(6, HIDDEN)).astype(np.float16)
         names = wording(ShortlistIndex(row["catalog"]), row["text"])
-        rows.append(ReadRow(row, tuple(row["catalog"]), slots, products, names))
+        rows.append(
+            ReadRow(row, tuple(row["catalog"]), slots, products, names, numbers_in(row["text"]))
+        )
     return rows
 
 

@@ -32,13 +32,13 @@ _NO_PRODUCT = -1e4
 class FitConfig:
     """Knobs of the fit, chosen on dev."""
 
-    learning_rate: float = 1e-3
-    wording_rate: float = 1e-2
+    learning_rate: float = 5e-4
+    wording_rate: float = 3e-3
     """For the features of names, which begin at nothing."""
-    weight_decay: float = 0.01
-    dropout: float = 0.2
+    weight_decay: float = 0.1
+    dropout: float = 0.4
     """Of the states' dimensions."""
-    epochs: int = 8
+    epochs: int = 12
     batch_size: int = 64
     seed: int = 20
 

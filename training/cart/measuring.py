@@ -10,7 +10,14 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import minimize, minimize_scalar
 
-from app.classification.cart import SLOT_ACTIONS, CartCalibration, CartHeads, CartScores, decide
+from app.classification.cart import (
+    SLOT_ACTIONS,
+    CartCalibration,
+    CartHeads,
+    CartScores,
+    decide,
+    number_logits,
+)
 from app.classification.head import log_softmax
 from app.domain import CART_OUTCOMES, CartDecision
 from training.cart.reading import ReadRow
@@ -69,11 +76,11 @@ def calibrate_carts(heads: CartHeads, rows: Sequence[ReadRow]) -> CartCalibratio
     calibration = CartCalibration(
         pointer_temperature=_temperature(_pointed(pairs)),
         action_temperature=_temperature(_acted(pairs)),
-        quantity_temperature=_temperature(_counted(pairs)),
         outcome_temperature=_temperature(
             (one.outcome, CART_OUTCOMES.index(outcome_of(read.row))) for read, one in pairs
         ),
     )
+    calibration = _quantities(pairs, calibration)
     exponent, bias = _platt(pairs, calibration)
     calibration = replace(calibration, exponent=exponent, bias=bias)
     return replace(calibration, ambiguity_ratio=_ratio(pairs, calibration))
@@ -112,12 +119,32 @@ def _acted(pairs: _Pairs) -> Iterable[tuple[npt.NDArray[np.float32], int]]:
             yield scores.action[slot], SLOT_ACTIONS.index(name)
 
 
-def _counted(pairs: _Pairs) -> Iterable[tuple[npt.NDArray[np.float32], int]]:
-    for read, scores in pairs:
-        for slot, action in enumerate(read.row["actions"]):
-            quantity = action["quantity"]
-            for place, digit in enumerate((quantity // 100, quantity // 10 % 10, quantity % 10)):
-                yield scores.digits[slot, place], digit
+def _quantities(pairs: _Pairs, calibration: CartCalibration) -> CartCalibration:
+    """Temperature of the digits and worth of being told, under which the quantities are most likely."""
+    asked = [
+        (scores.digits[slot], scores.told, action["quantity"])
+        for read, scores in pairs
+        for slot, action in enumerate(read.row["actions"])
+    ]
+    if not asked:
+        return calibration
+
+    def made(values: Floats) -> CartCalibration:
+        log_temperature, told, one = values
+        return replace(
+            calibration,
+            quantity_temperature=float(np.exp(np.clip(log_temperature, -3, 3))),
+            told_bonus=float(told),
+            one_bonus=float(one),
+        )
+
+    def loss(values: Floats) -> float:
+        tried = made(values)
+        logits = np.stack([number_logits(digits, told, tried) for digits, told, _ in asked])
+        right = [quantity - 1 for *_, quantity in asked]
+        return -float(log_softmax(logits)[np.arange(len(asked)), right].mean())
+
+    return made(minimize(loss, np.zeros(3), method="Nelder-Mead", options={"maxiter": 120}).x)
 
 
 def _platt(pairs: _Pairs, calibration: CartCalibration) -> tuple[float, float]:

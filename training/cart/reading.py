@@ -33,10 +33,14 @@ class ReadRow:
     slots: Halves
     products: Halves
     wording: Floats
+    told: frozenset[int]
 
     def scores(self, heads: CartHeads) -> CartScores:
         return heads.score(
-            self.slots.astype(np.float32), self.products.astype(np.float32), self.wording
+            self.slots.astype(np.float32),
+            self.products.astype(np.float32),
+            self.wording,
+            self.told,
         )
 
 
@@ -55,7 +59,7 @@ def read_carts(
         assert message.wording is not None
         products, slots = backend.embed_after(message.prefix, message.message)
         halves = slots.astype(np.float16), products.astype(np.float16)
-        read.append(ReadRow(row, message.products, *halves, message.wording))
+        read.append(ReadRow(row, message.products, *halves, message.wording, message.told))
         progress(task, number, len(rows))
     return read
 
