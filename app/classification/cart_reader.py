@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from threading import Lock
 
@@ -75,12 +75,12 @@ class CartMessage:
     products: tuple[str, ...]
     prefix: MarkedTokens
     message: MarkedTokens
-    told: frozenset[int]
-    """Numbers in the message."""
-    wording: Floats | None
-    """Features (products, f) of :mod:`app.classification.wording`, where the heads ask for them."""
     size: int
     """Tokens that it will likely cost: those of the prefix only when that is not known yet."""
+    told: frozenset[int] = frozenset()
+    """Numbers in the message."""
+    wording: Floats | None = field(default=None, compare=False)
+    """Features (products, f) of :mod:`app.classification.wording`, where the heads ask for them."""
 
 
 class CartReader:
@@ -135,9 +135,8 @@ class CartReader:
         named = None if self.model.heads.wording is None else wording(index, text)
         message = self._prompt.message(self.backend.tokenise(text))
         new = 0 if prefix in self._recent else len(prefix.tokens)
-        return CartMessage(
-            products, prefix, message, numbers_in(text), named, new + len(message.tokens)
-        )
+        size = new + len(message.tokens)
+        return CartMessage(products, prefix, message, size, numbers_in(text), named)
 
     def _choose(self, text: str, catalog: Catalog) -> Sequence[int]:
         """Places of the products to be read, in the catalog's order."""

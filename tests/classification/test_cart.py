@@ -13,8 +13,10 @@ from app.classification.cart import (
     CartCalibration,
     CartScores,
     decide,
+    different_products,
     most_probable_number,
 )
+from app.classification.head import unit
 from app.domain import CART_OUTCOMES
 from tests.fake_cart import random_heads
 
@@ -195,3 +197,46 @@ def test_calibration_moves_probabilities_only():
     assert CartCalibration(exponent=2.0).confidence(1.0) <= 1.0
     assert CartCalibration(bias=1.0).confidence(0.0) >= 0.0
     assert CartCalibration(exponent=2.0).confidence(0.5) == pytest.approx(0.5)
+
+
+def test_slots_mean_different_products():
+    """The surest slot has its product; the other takes its next best, where that is thinkable."""
+    assert different_products(np.array([[0.6, 0.4, 0.0], [0.9, 0.1, 0.0]], np.float32)) == [1, 0]
+    assert different_products(np.array([[0.1, 0.9], [0.8, 0.2]], np.float32)) == [1, 0]
+
+
+def test_a_product_may_be_said_twice():
+    """Where nothing else is meant at all, both slots mean the same."""
+    assert different_products(np.array([[0.99, 0.01, 0.0], [0.995, 0.005, 0]], np.float32)) == [
+        0,
+        0,
+    ]
+    assert different_products(np.ones((3, 1), np.float32)) == [0, 0, 0]
+
+
+def test_a_number_that_is_told_is_preferred():
+    """The model hears 362 where 562 stands in the message; 1 needs no telling."""
+    digits = np.full((3, 10), -9, np.float32)
+    digits[0, 3], digits[0, 5], digits[1, 6], digits[2, 2] = 2, 1, 9, 9
+    leaning = CartCalibration(told_bonus=4.0, one_bonus=2.0)
+    assert most_probable_number(digits)[0] == 362
+    assert most_probable_number(digits, {562, 256}, leaning)[0] == 562
+    unsure = np.zeros((3, 10), np.float32)
+    assert most_probable_number(unsure, (), leaning)[0] == 1
+
+
+def test_names_count_by_the_gates():
+    """Features move the pointer as the slot's gates say, and the outcome by their best two values."""
+    heads = random_heads(16)
+    rng = np.random.default_rng(1)
+    slots, products = (rng.normal(size=(n, 16)).astype(np.float32) for n in (2, 3))
+    names = rng.random((3, 8)).astype(np.float32)
+    plain, named = heads.score(slots, products), heads.score(slots, products, names)
+    gates = unit(slots) @ heads.wording.gate_rows.T + heads.wording.gate_bias
+    np.testing.assert_allclose(named.pointer - plain.pointer, gates @ names.T, rtol=1e-3, atol=1e-3)
+    best = np.sort(names, axis=0)[::-1][:2].reshape(-1)
+    np.testing.assert_allclose(
+        named.outcome - plain.outcome, heads.wording.outcome_rows @ best, rtol=1e-3, atol=1e-3
+    )
+    alone = heads.score(slots, products[:1], names[:1])
+    assert np.isfinite(alone.outcome).all()

@@ -1,0 +1,47 @@
+"""Numbers in a message, whatever they are written in."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.classification.numbers import numbers_in
+
+
+@pytest.mark.parametrize(
+    ("message", "told"),
+    [
+        ("562x memory cards, 256gb", {562, 256}),
+        ("twenty-five apples", {25}),
+        ("two hundred and forty three", {243}),
+        ("two dozen eggs and half a dozen rolls", {2, 24, 6}),
+        ("a dozen", {12}),
+        ("a couple of teas", {2}),
+        ("dodaj dvadeset i pet piva", {25}),
+        ("dvjesto tri komada", {203}),
+        ("dvije stotine pet", {205}),
+        ("sto jedan i tri", {101, 3}),
+        ("trideset i jednu vodu", {31}),
+        ("četrdeset dva", {42}),
+        ("cetrdeset dva", {42}),
+        ("pola tuceta jaja", {6}),
+        ("veintidós quesos", {22}),
+        ("ciento veintitrés", {123}),
+        ("treinta y una aguas", {31}),
+        ("novecientas noventa y nueve", {999}),
+        ("media docena de huevos y dos docenas de panes", {6, 2, 24}),
+        ("TRES Y DOS", {3, 2}),
+        ("order 58213, 1000 times, 0 left", set()),
+        ("put some tea in", set()),
+    ],
+)
+def test_numbers_are_read(message: str, told: set[int]):
+    """Digits and words, joined as they are spoken; what no quantity can be is left out."""
+    assert numbers_in(message) == told
+
+
+@given(st.text())
+def test_any_text_is_read(message: str):
+    """All of Unicode, digits of other scripts too: never an error, never a number out of range."""
+    assert all(1 <= number <= 999 for number in numbers_in(message))
