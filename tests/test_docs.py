@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.main import get_command
 
+from app.cli import app as serving_app
 from tests.fake_artifact import write_fake_artifact
 from tests.process import ROOT, Process, environment
+from training.__main__ import app as training_app
 
 DOCS = ROOT / "docs"
 ADDRESS = "127.0.0.1:8080"
@@ -66,6 +71,40 @@ def test_every_command_runs(name: str, tmp_path: Path) -> None:
         )
     else:
         assert "refused, as it should be" in done.stdout
+
+
+PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
+_COMMAND = re.compile(
+    r"^(?: {4}|\$ )?(?:\.venv/bin/)?(shopintent|python -m training|make) (.*)$", re.MULTILINE
+)
+
+
+def commands_of(page: Path) -> list[tuple[str, list[str]]]:
+    """Our own commands on a page with their arguments, without what a shell would take off."""
+    found = []
+    for program, rest in _COMMAND.findall(re.sub(r"\\\\\n *", " ", page.read_text())):
+        line = re.split(r" #|>|\||`|&&|2>", rest.replace("...", ""))[0]
+        found.append((program, shlex.split(line)))
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_are_as_the_page_has_them(page: Path) -> None:
+    """Every command exists and takes the options that it is shown with; every make target is there."""
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    programs = {"shopintent": serving_app, "python -m training": training_app}
+    for program, arguments in commands_of(page):
+        if program == "make":
+            goals = [a for a in arguments if "=" not in a and not a.startswith("-")]
+            assert set(goals) <= targets, f"{page.name}: make {goals}"
+            continue
+        command: Any = get_command(programs[program])
+        while hasattr(command, "commands"):
+            assert arguments, f"{page.name}: {program} {command.name}"
+            command = command.commands[arguments.pop(0)]
+        options = {name for parameter in command.params for name in parameter.opts}
+        shown = {a.partition("=")[0] for a in arguments if a.startswith("--")}
+        assert shown <= options | {"--help"}, f"{page.name}: {command.name} {shown - options}"
 
 
 @pytest.mark.parametrize("page", sorted(DOCS.rglob("*.md")), ids=lambda page: page.name)
