@@ -13,7 +13,7 @@ from typing import Any
 from app.backends.base import Backend
 from app.classification.cart_reader import CartReader
 from app.classification.model_files import read_cart, read_model
-from app.classification.prompt import normalise
+from app.classification.prompt import normalise, normalise_lines
 from app.classification.shortlist import ShortlistIndex
 from app.domain import CartDecision
 from study.contender import Answered, Contender, Job, Row, open_weights
@@ -63,14 +63,14 @@ class Pointers:
     def answer(self, row: Row) -> Answered:
         started = perf_counter()
         catalog = self._reader.catalog(row["catalog"])
-        message = self._reader.prepare(normalise(row["text"]), catalog)
+        message = self._reader.prepare(normalise_lines(row["text"]), catalog)
         decision = self._reader.decide(message)
         seconds = perf_counter() - started
         again = None
         if self._again > 0:
             self._again -= 1
             started = perf_counter()
-            self._reader.decide(self._reader.prepare(normalise(row["text"]), catalog))
+            self._reader.decide(self._reader.prepare(normalise_lines(row["text"]), catalog))
             again = perf_counter() - started
         confidences = [action.confidence for action in decision.actions]
         return Answered(
@@ -97,7 +97,7 @@ class NgramCarts:
 
     def answer(self, row: Row) -> Answered:
         started = perf_counter()
-        text = normalise(row["text"])
+        text = normalise_lines(row["text"])
         scores, _ = self._model.ngrams.score(text)
         order = scores.argsort()[::-1]
         intent = next(
@@ -142,5 +142,5 @@ class KnownCatalog(Pointers):
         first = super().answer({**row, "text": "two green teas please"})
         started = perf_counter()
         catalog = self._reader.catalog(row["catalog"])
-        self._reader.decide(self._reader.prepare(normalise(row["text"]), catalog))
+        self._reader.decide(self._reader.prepare(normalise_lines(row["text"]), catalog))
         return replace(first, seconds=perf_counter() - started)

@@ -15,7 +15,7 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from app.classification.prompt import CartPrompt, normalise
+from app.classification.prompt import CartPrompt, normalise, normalise_lines
 from study.carts import answer_all
 from study.contender import Answered, Job, Row
 
@@ -83,7 +83,7 @@ class JsonAnswers:
     def tokens(self, row: Row) -> list[int]:
         """Token ids up to where the answer begins."""
         products = [self._decoder.tokenise(normalise(product)) for product in row["catalog"]]
-        message = self._prompt.message(self._decoder.tokenise(normalise(row["text"])))
+        message = self._prompt.message(self._decoder.tokenise(normalise_lines(row["text"])))
         whole = [*self._prompt.catalog(products).tokens, *message.tokens]
         return whole[: len(whole) - self._slots]
 
