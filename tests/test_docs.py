@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import subprocess
@@ -9,7 +10,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 from typer.main import get_command
 
 from app.cli import app as serving_app
@@ -105,6 +108,40 @@ def test_commands_are_as_the_page_has_them(page: Path) -> None:
         options = {name for parameter in command.params for name in parameter.opts}
         shown = {a.partition("=")[0] for a in arguments if a.startswith("--")}
         assert shown <= options | {"--help"}, f"{page.name}: {command.name} {shown - options}"
+
+
+@pytest.mark.parametrize("name", ["operations", "deployment"])
+def test_operators_commands_run(name: str, tmp_path: Path) -> None:
+    """Each ends well where there are two versions and messages to label. Ray has tests of its own."""
+    store = tmp_path / "store"
+    for version in ("1", "2"):
+        write_fake_artifact(store, version=version)
+    write_messages(tmp_path)
+    ran = 0
+    for program, arguments in commands_of(DOCS / f"{name}.md"):
+        if program != "shopintent" or "--ray" in arguments:
+            continue
+        (tmp_path / "labelled.parquet").unlink(missing_ok=True)
+        done = subprocess.run(
+            [sys.executable, "-m", "app", *arguments],
+            cwd=tmp_path,
+            env=environment(store, PYTHONPATH=str(ROOT)),
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, f"{arguments}: {done.stdout}{done.stderr}"
+        ran += 1
+    assert ran >= 3
+
+
+def write_messages(directory: Path) -> None:
+    """What the pages label: lines, and a table with columns of other names."""
+    rows = [{"id": f"m{n}", "text": text} for n, text in enumerate(("where is it", "hi there"))]
+    (directory / "messages.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    table = [row | {"body": row["text"], "sent_at": "2026-01-01"} for row in rows]
+    parquet.write_table(pa.Table.from_pylist(table), directory / "messages.parquet")
 
 
 @pytest.mark.parametrize("page", sorted(DOCS.rglob("*.md")), ids=lambda page: page.name)
