@@ -52,7 +52,7 @@ def test_sources_are_sound(language):
     for phrasings in read_phrasings(language).values():
         for phrasing in phrasings:
             assert {form for _, form in SLOT.findall(phrasing.text)} <= known
-            assert set(phrasing.roles) <= {"a", "b", "r", "x", "p", "q", "n", "list", "rlist"}
+            assert set(phrasing.roles) <= {"a", "b", "c", "r", "s", "x", "p", "q", "n", "list", "rlist"}
     assert check_splits({}) == []
 
 
@@ -85,6 +85,34 @@ def test_products_named_like_commands_stand_on_every_side(language):
     assert not accepts(bare, "a", named[0].exact[0], named[0])
     verb = next(p for p in read_phrasings(language)["add"] if " {a}" in p.text)
     assert accepts(verb, "a", named[0].exact[0], named[0])
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_items_that_stand_apart_are_told_with_their_own_quantities(language):
+    """Two or three actions of one kind, with one quantity for all only where the sentence says so."""
+    phrasings = {p.identity: p for p in read_phrasings(language)["apart"]}
+    rng = random.Random(language)
+    told_once = told_apart = 0
+    while told_once < 5 or told_apart < 20:
+        row = generate_kind("several", language, "train", rng)
+        if row.family not in phrasings:
+            continue
+        assert 2 <= len(row.actions) <= 3
+        assert len({action["action"] for action in row.actions}) == 1
+        quantities = {action["quantity"] for action in row.actions}
+        if "same" in phrasings[row.family].only:
+            assert len(quantities) == 1
+            told_once += 1
+        else:
+            told_apart += len(quantities) > 1
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_what_is_told_aside_changes_nothing(language):
+    """A product that is only talked about beside a wish gets no action."""
+    for phrasing in read_phrasings(language)["aside"]:
+        assert "x" in phrasing.roles
+        assert len(phrasing.roles) == 2
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

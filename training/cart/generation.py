@@ -19,7 +19,7 @@ SHARES: dict[Kind, float] = {
     "single": 0.46, "several": 0.2, "absent": 0.09, "no_action": 0.08, "adversarial": 0.14,
     "ambiguous": 0.03,
 }  # fmt: skip
-_PUTS_IN = ("a", "b", "list")
+_PUTS_IN = ("a", "b", "c", "list")
 _LISTS = ("list", "rlist")
 _DRAWS = 30
 """Phrasings and products that are tried on a given catalog, which may suit none of a kind."""
@@ -198,7 +198,8 @@ def _one_role(
 
 
 def _several(draw: _Draw) -> CartRow:
-    phrasing = draw.phrasing("several", "rseveral", "mixed")
+    use = draw.rng.choices(("several", "rseveral", "mixed", "apart"), (31, 17, 38, 14))[0]
+    phrasing = draw.phrasing(use)
     items, lists = _items_of(draw, phrasing)
     text = draw.text(phrasing, items, lists)
     return draw.row("several", phrasing, text, _actions(phrasing, items, lists))
@@ -226,6 +227,9 @@ def _items_of(draw: _Draw, phrasing: Phrasing) -> tuple[dict[str, Item], dict[st
         if role == "x" and draw.rng.random() < 0.6 and items:
             among = draw.catalog.siblings(next(iter(items.values())).product) or None
         items[role] = draw.item(phrasing, role, among)
+    if "same" in phrasing.only:
+        for item in items.values():
+            item.quantity = items[roles[0]].quantity
     return items, lists
 
 
@@ -281,10 +285,10 @@ def _no_action(draw: _Draw) -> CartRow:
 
 
 def _adversarial(draw: _Draw) -> CartRow:
-    """What trips simple rules: turns, negation, slips, look-alike names, partly unlisted wishes."""
+    """What trips simple rules: turns, negation, asides, slips, look-alike names, unlisted parts."""
     turn = draw.rng.choices(
-        ("change", "negate", "typo", "contained", "partly_absent", "commanding"),
-        (30, 22, 16, 14, 8, 10),
+        ("change", "negate", "aside", "typo", "contained", "partly_absent", "commanding"),
+        (27, 21, 10, 13, 12, 8, 9),
     )[0]
     if turn == "typo":
         return _one_role(draw, "adversarial", draw.phrasing("add", "remove"), 2, "typo")
