@@ -52,7 +52,19 @@ def test_sources_are_sound(language):
     for phrasings in read_phrasings(language).values():
         for phrasing in phrasings:
             assert {form for _, form in SLOT.findall(phrasing.text)} <= known
-            assert set(phrasing.roles) <= {"a", "b", "c", "r", "s", "x", "p", "q", "n", "list", "rlist"}
+            assert set(phrasing.roles) <= {
+                "a",
+                "b",
+                "c",
+                "r",
+                "s",
+                "x",
+                "p",
+                "q",
+                "n",
+                "list",
+                "rlist",
+            }
     assert check_splits({}) == []
 
 
