@@ -17,8 +17,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from app.classification.cart import SLOT_ACTIONS, CartHeads
+from app.classification.cart import SLOT_ACTIONS, CartHeads, WordingHeads
+from app.classification.shortlist import ShortlistIndex
+from app.classification.wording import FEATURES, Floats, wording
 from app.domain import CART_OUTCOMES
+from training.gemma import Gemma, padded, unit_states
 
 _STOP = SLOT_ACTIONS.index("stop")
 _IGNORED = -100
@@ -42,6 +45,8 @@ class EncodedCart:
     actions: tuple[tuple[int, int, int], ...]
     candidates: tuple[int, ...] = ()
     answer: int = -1
+    wording: Floats | None = None
+    """Features of the products' names (n, f), see :mod:`app.classification.wording`."""
 
 
 def outcome_of(row: Mapping[str, Any]) -> str:
@@ -96,11 +101,15 @@ class CartEncoder:
             ),
             candidates=tuple(place[c] for c in row.get("candidates") or ()),
             answer=start if as_json else -1,
+            wording=None if as_json else wording(ShortlistIndex(row["catalog"]), row["text"]),
         )
 
 
 class CartObjective:
-    """The cart's share of every training step: ``batch_size`` rows of like length."""
+    """The cart's share of every training step: ``batch_size`` rows of like length.
+
+    Its heads look at the names of the products from the start, as those that are served do.
+    """
 
     def __init__(
         self,
@@ -117,67 +126,74 @@ class CartObjective:
         self._batches = _batches(rows, batch_size, seed)
         generator = torch.Generator().manual_seed(seed)
 
-        def rows_of(count: int) -> torch.nn.Parameter:
-            start = torch.randn(count, hidden, generator=generator) * (0.3 / math.sqrt(hidden))
+        def drawn(count: int, spread: float) -> torch.nn.Parameter:
+            start = torch.randn(count, hidden, generator=generator) * spread
             return torch.nn.Parameter(start.to(device))
 
-        def bias_of(count: int) -> torch.nn.Parameter:
-            return torch.nn.Parameter(torch.zeros(count, device=device))
+        def nothing(*shape: int) -> torch.nn.Parameter:
+            return torch.nn.Parameter(torch.zeros(*shape, device=device))
 
-        spread = POINTER**0.25 / math.sqrt(hidden)  # pointer logits begin at about unit size
-        self._query = torch.nn.Parameter(
-            (torch.randn(POINTER, hidden, generator=generator) * spread / 4).to(device)
-        )
-        self._key = torch.nn.Parameter(
-            (torch.randn(POINTER, hidden, generator=generator) * spread / 4).to(device)
-        )
-        self._action = rows_of(len(SLOT_ACTIONS)), bias_of(len(SLOT_ACTIONS))
-        self._digit = rows_of(30), bias_of(30)
-        self._outcome = rows_of(len(CART_OUTCOMES)), bias_of(len(CART_OUTCOMES))
-        self.history: list[float] = []
+        slight = 0.3 / math.sqrt(hidden)
+        pointed = POINTER**0.25 / math.sqrt(hidden) / 4  # pointer logits begin at about unit size
+        outcomes = len(CART_OUTCOMES)
+        self._parameters = {
+            "query": drawn(POINTER, pointed),
+            "key": drawn(POINTER, pointed),
+            "action_rows": drawn(len(SLOT_ACTIONS), slight),
+            "action_bias": nothing(len(SLOT_ACTIONS)),
+            "digit_rows": drawn(30, slight),
+            "digit_bias": nothing(30),
+            "outcome_rows": drawn(outcomes, slight),
+            "outcome_bias": nothing(outcomes),
+        }
+        self._names = {
+            "gate_rows": nothing(len(FEATURES), hidden),
+            "gate_bias": nothing(len(FEATURES)),
+            "outcome_rows": nothing(outcomes, 2 * len(FEATURES)),
+        }
 
     def parameters(self) -> list[torch.nn.Parameter]:
-        return [self._query, self._key, *self._action, *self._digit, *self._outcome]
+        return [*self._parameters.values(), *self._names.values()]
 
     def heads(self) -> CartHeads:
-        arrays = [p.detach().float().cpu().numpy() for p in self.parameters()]
-        return CartHeads(*arrays)
+        def arrays(given: Mapping[str, torch.nn.Parameter]) -> dict[str, Floats]:
+            return {name: p.detach().float().cpu().numpy() for name, p in given.items()}
 
-    def loss(self, model: Any) -> torch.Tensor:
+        return CartHeads(**arrays(self._parameters), wording=WordingHeads(**arrays(self._names)))
+
+    def loss(self, model: Gemma) -> torch.Tensor:
         batch = [self._rows[i] for i in next(self._batches)]
-        states = _states(model, batch, self._device)
+        states = model(*padded([row.tokens for row in batch], self._device))
         read = [i for i, row in enumerate(batch) if row.answer < 0]
         told = [i for i, row in enumerate(batch) if row.answer >= 0]
-        loss = self._slots_loss(states, batch, read) * len(read) / len(batch)
+        loss = states.new_zeros(())
+        if read:
+            loss = loss + self._slots_loss(states, batch, read) * len(read) / len(batch)
         if told:
             loss = loss + _answer_loss(model, states, batch, told) * len(told) / len(batch)
-        if len(self.history) % 50 == 0:
-            self.history.append(float(loss.detach()))
-        else:
-            self.history.append(math.nan)
         return self._weight * loss
 
     def _slots_loss(
         self, states: torch.Tensor, batch: Sequence[EncodedCart], read: Sequence[int]
     ) -> torch.Tensor:
         device = self._device
-        longest = max(len(batch[i].products) for i in read)
-        place = torch.tensor(
-            [[*batch[i].products, *[0] * (longest - len(batch[i].products))] for i in read],
-            device=device,
-        )
-        missing = torch.tensor(
-            [[j >= len(batch[i].products) for j in range(longest)] for i in read], device=device
-        )
-        slot_place = torch.tensor([batch[i].slots for i in read], device=device)
+        given = _Read([batch[i] for i in read])
         rows = torch.tensor(read, device=device)[:, None]
-        products, slots = _unit(states[rows, place]), _unit(states[rows, slot_place])
-        pointer = (slots @ self._query.T) @ (products @ self._key.T).transpose(1, 2)
-        pointer = (pointer / math.sqrt(POINTER)).masked_fill(missing[:, None], -1e4)
-        action = slots @ self._action[0].T + self._action[1]
-        digits = (slots @ self._digit[0].T + self._digit[1]).unflatten(-1, (3, 10))
-        outcome = slots[:, 0] @ self._outcome[0].T + self._outcome[1]
-        wanted = _targets([batch[i] for i in read], slot_place.shape[1], longest, device)
+        products = unit_states(states[rows, given.products.to(device)])
+        slots = unit_states(states[rows, given.slots.to(device)])
+        names = given.wording.to(device)
+        p, n = self._parameters, self._names
+        pointer = (slots @ p["query"].T) @ (products @ p["key"].T).transpose(1, 2)
+        gates = slots @ n["gate_rows"].T + n["gate_bias"]
+        pointer = pointer / math.sqrt(POINTER) + gates @ names.transpose(1, 2)
+        pointer = pointer.masked_fill(given.missing.to(device)[:, None], -1e4)
+        action = slots @ p["action_rows"].T + p["action_bias"]
+        digits = (slots @ p["digit_rows"].T + p["digit_bias"]).unflatten(-1, (3, 10))
+        best = names.topk(2, dim=1).values.flatten(1)
+        outcome = slots[:, 0] @ p["outcome_rows"].T + p["outcome_bias"] + best @ n["outcome_rows"].T
+        wanted = _targets(
+            [batch[i] for i in read], given.slots.shape[1], given.products.shape[1], device
+        )
         loss = F.cross_entropy(outcome, wanted.outcome) + F.cross_entropy(
             action.flatten(0, 1), wanted.action_told.flatten(), ignore_index=_IGNORED
         )
@@ -189,6 +205,26 @@ class CartObjective:
         if (wanted.pointer > 0).any():
             loss = loss + _soft(pointer.flatten(0, 1), wanted.pointer.flatten(0, 1))
         return loss
+
+
+class _Read:
+    """Where products (n, most) and slots (n, s) stand in rows, and the names' features (n, most, f)."""
+
+    def __init__(self, rows: Sequence[EncodedCart]) -> None:
+        most = max(2, *(len(row.products) for row in rows))
+        products = np.zeros((len(rows), most), np.int64)
+        missing = np.ones((len(rows), most), bool)
+        names = np.zeros((len(rows), most, len(FEATURES)), np.float32)
+        for i, row in enumerate(rows):
+            count = len(row.products)
+            products[i, :count] = row.products
+            missing[i, :count] = False
+            assert row.wording is not None
+            names[i, :count] = row.wording
+        self.products = torch.from_numpy(products)
+        self.missing = torch.from_numpy(missing)
+        self.wording = torch.from_numpy(names)
+        self.slots = torch.tensor([row.slots for row in rows])
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,31 +266,14 @@ def _soft(logits: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
 
 
 def _answer_loss(
-    model: Any, states: torch.Tensor, batch: Sequence[EncodedCart], told: Sequence[int]
+    model: Gemma, states: torch.Tensor, batch: Sequence[EncodedCart], told: Sequence[int]
 ) -> torch.Tensor:
     """Cross-entropy of the JSON answer's tokens through the tied output layer."""
     at = [(i, p) for i in told for p in range(batch[i].answer, len(batch[i].tokens))]
     rows, places = zip(*((i, p - 1) for i, p in at), strict=True)
-    embedding = model.get_input_embeddings().weight
-    logits = states[list(rows), list(places)].to(embedding.dtype) @ embedding.T
+    logits = states[list(rows), list(places)].bfloat16() @ model.table.bfloat16().T
     wanted = torch.tensor([batch[i].tokens[p] for i, p in at], device=logits.device)
     return F.cross_entropy(logits.float(), wanted)
-
-
-def _unit(states: torch.Tensor) -> torch.Tensor:
-    states = states.float()
-    return F.normalize(states, dim=-1) * math.sqrt(states.shape[-1])
-
-
-def _states(model: Any, rows: Sequence[EncodedCart], device: str) -> torch.Tensor:
-    """States of every place (n, longest, hidden), bf16 autocast; padded on the right, unmasked."""
-    longest = max(len(row.tokens) for row in rows)
-    ids = torch.zeros(len(rows), longest, dtype=torch.long)
-    for i, row in enumerate(rows):
-        ids[i, : len(row.tokens)] = torch.tensor(row.tokens)
-    with torch.autocast(device.partition(":")[0], dtype=torch.bfloat16):
-        result: torch.Tensor = model(input_ids=ids.to(device), use_cache=False).last_hidden_state
-    return result
 
 
 def _batches(rows: Sequence[EncodedCart], size: int, seed: int) -> Iterator[list[int]]:
@@ -274,17 +293,12 @@ def _batches(rows: Sequence[EncodedCart], size: int, seed: int) -> Iterator[list
 
 @torch.no_grad()
 def read_states(
-    model: Any, rows: Sequence[EncodedCart], device: str, batch_size: int = 64
-) -> Iterator[tuple[int, np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
+    model: Gemma, rows: Sequence[EncodedCart], device: str, batch_size: int = 64
+) -> Iterator[tuple[int, Floats, Floats]]:
     """For each row, in no order: its number, slot states (s, hidden), product states (n, hidden)."""
-    model.eval()
     order = sorted(range(len(rows)), key=lambda i: len(rows[i].tokens))
     for start in range(0, len(order), batch_size):
         places = order[start : start + batch_size]
-        states = _states(model, [rows[i] for i in places], device).float()
+        states = model(*padded([rows[i].tokens for i in places], device)).cpu()
         for state, i in zip(states, places, strict=True):
-            yield (
-                i,
-                state[list(rows[i].slots)].cpu().numpy(),
-                state[list(rows[i].products)].cpu().numpy(),
-            )
+            yield i, state[list(rows[i].slots)].numpy(), state[list(rows[i].products)].numpy()

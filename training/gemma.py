@@ -1,0 +1,185 @@
+"""Gemma 3 in plain torch, for training in little time: low-rank changes are folded into the weights once a step.
+
+The layers are those of ``transformers``' ``Gemma3TextModel`` (Gemma Team 2025, arXiv 2503.19786), written
+without its general machinery, so that a step launches a third of the kernels. Weights come by their
+names in a GGUF file, where norms already have their one added. Nothing is served from here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+MATRICES = ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
+"""Of a layer, in the order in which they are used; LoRA changes all of them."""
+_GLOBAL_EVERY = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What the tensors alone do not tell. ``bidirectional``: as EmbeddingGemma attends."""
+
+    head_dim: int = 256
+    eps: float = 1e-6
+    window: int = 512
+    local_theta: float = 1e4
+    global_theta: float = 1e6
+    bidirectional: bool = False
+
+
+class Gemma(torch.nn.Module):
+    """Token ids to states. ``layers`` picks some of the layers, by their numbers in the file.
+
+    ``table`` (vocabulary, hidden) is the embedding. Frozen weights stay in float32, the work is done in
+    bfloat16.
+    """
+
+    def __init__(
+        self,
+        tensors: Mapping[str, torch.Tensor],
+        table: torch.Tensor,
+        *,
+        layers: Sequence[int] | None = None,
+        shape: Shape | None = None,
+        rank: int = 0,
+        alpha: float = 2.0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.shape = shape or Shape()
+        self.hidden = table.shape[1]
+        count = 1 + max(int(name.split(".")[1]) for name in tensors if name.startswith("blk."))
+        self.layers = tuple(range(count) if layers is None else layers)
+        self.names = [f"blk.{i}.{kind}.weight" for i in self.layers for kind in MATRICES]
+        """Of the matrices that are tuned, in the order of :attr:`factors`."""
+        self.table = table
+        self._frozen = {name: tensors[name] for name in self.names}
+        self._norms = {n: t for n, t in tensors.items() if n.endswith("norm.weight")}
+        self.scale = alpha
+        self.factors = torch.nn.ParameterList()
+        generator = torch.Generator().manual_seed(seed)
+        for name in self.names if rank else ():
+            out, width = tensors[name].shape
+            a = torch.randn(rank, width, generator=generator) / math.sqrt(width)
+            self.factors.append(torch.nn.Parameter(a.to(table.device)))
+            self.factors.append(torch.nn.Parameter(torch.zeros(out, rank, device=table.device)))
+        self.merged: dict[str, torch.Tensor] = {}
+
+    def merge(self, trainable: bool = False) -> None:
+        """Fold the factors into bfloat16 weights; ``trainable`` ones collect gradients for :meth:`collect`."""
+        for number, name in enumerate(self.names):
+            weight = self._frozen[name]
+            if len(self.factors):
+                a, b = self.factors[2 * number].data, self.factors[2 * number + 1].data
+                weight = torch.addmm(weight, b, a, alpha=self.scale)
+            self.merged[name] = weight.bfloat16().requires_grad_(trainable)
+
+    def collect(self) -> list[torch.Tensor]:
+        """Gradients of the factors from those of the merged weights, which are forgotten."""
+        found = []
+        for number, name in enumerate(self.names):
+            grad = self.merged[name].grad
+            a, b = self.factors[2 * number].data, self.factors[2 * number + 1].data
+            grad = torch.zeros_like(self._frozen[name]) if grad is None else grad.float()
+            found += [self.scale * (b.T @ grad), self.scale * (grad @ a.T)]
+            self.merged[name].grad = None
+        return found
+
+    def forward(self, ids: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        """States (n, t, hidden), float32, of right-padded ``ids`` (n, t) with ``lengths`` (n,)."""
+        x = F.embedding(ids, self.table).float() * math.sqrt(self.hidden)
+        turns = {
+            theta: _rotation(ids.shape[1], self.shape.head_dim, theta, x.device)
+            for theta in (self.shape.local_theta, self.shape.global_theta)
+        }
+        near, far = self._masks(ids.shape[1], lengths)
+        for place, layer in enumerate(self.layers):
+            everywhere = place % _GLOBAL_EVERY == _GLOBAL_EVERY - 1
+            theta = self.shape.global_theta if everywhere else self.shape.local_theta
+            x = self._layer(x, f"blk.{layer}.", turns[theta], far if everywhere else near)
+        return self._norm(x, "output_norm.weight")
+
+    def _masks(self, length: int, lengths: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        """For near and for far attention; None is plainly causal, which never looks at padding."""
+        if self.shape.bidirectional:
+            places = torch.arange(length, device=lengths.device)
+            mask = (places < lengths[:, None])[:, None, None, :]
+            return mask, mask
+        if length <= self.shape.window:
+            return None, None
+        places = torch.arange(length, device=lengths.device)
+        distance = places[:, None] - places
+        return (distance >= 0) & (distance < self.shape.window), None
+
+    def _layer(
+        self,
+        x: torch.Tensor,
+        at: str,
+        turn: tuple[torch.Tensor, torch.Tensor],
+        mask: torch.Tensor | None,
+    ) -> torch.Tensor:
+        def linear(kind: str, given: torch.Tensor) -> torch.Tensor:
+            return F.linear(given, self.merged[f"{at}{kind}.weight"])
+
+        n, t, _ = x.shape
+        h = self._norm(x, f"{at}attn_norm.weight").bfloat16()
+        q, k, v = (
+            linear(kind, h).view(n, t, -1, self.shape.head_dim).transpose(1, 2)
+            for kind in ("attn_q", "attn_k", "attn_v")
+        )
+        q = _turn(self._norm(q, f"{at}attn_q_norm.weight"), turn).bfloat16()
+        k = _turn(self._norm(k, f"{at}attn_k_norm.weight"), turn).bfloat16()
+        k, v = (heads.expand(-1, q.shape[1], -1, -1) for heads in (k, v))
+        causal = mask is None and not self.shape.bidirectional
+        h = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
+        h = linear("attn_output", h.transpose(1, 2).flatten(2))
+        x = x + self._norm(h, f"{at}post_attention_norm.weight")
+        h = self._norm(x, f"{at}ffn_norm.weight").bfloat16()
+        h = F.gelu(linear("ffn_gate", h), approximate="tanh") * linear("ffn_up", h)
+        return x + self._norm(linear("ffn_down", h), f"{at}post_ffw_norm.weight")
+
+    def _norm(self, x: torch.Tensor, name: str) -> torch.Tensor:
+        weight = self._norms[name]
+        return F.rms_norm(x.float(), (len(weight),), weight, self.shape.eps)
+
+
+def last_states(states: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+    """Of each row's last token (n, hidden), at length sqrt(hidden)."""
+    rows = torch.arange(len(states), device=states.device)
+    return unit_states(states[rows, lengths - 1])
+
+
+def unit_states(states: torch.Tensor) -> torch.Tensor:
+    """States at length sqrt(hidden), as heads read them."""
+    return F.normalize(states.float(), dim=-1) * math.sqrt(states.shape[-1])
+
+
+def padded(
+    rows: Sequence[Sequence[int]], device: torch.device | str
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ids (n, longest), padded on the right with zeros, and lengths (n,)."""
+    lengths = torch.tensor([len(row) for row in rows])
+    ids = torch.zeros(len(rows), int(lengths.max()), dtype=torch.long)
+    for i, row in enumerate(rows):
+        ids[i, : len(row)] = torch.as_tensor(row)
+    return ids.to(device, non_blocking=True), lengths.to(device, non_blocking=True)
+
+
+def _rotation(
+    length: int, width: int, theta: float, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    rates = theta ** (-torch.arange(0, width, 2, device=device, dtype=torch.float32) / width)
+    angles = torch.arange(length, device=device, dtype=torch.float32)[:, None] * rates
+    angles = torch.cat([angles, angles], dim=1)
+    return angles.cos(), angles.sin()
+
+
+def _turn(x: torch.Tensor, turn: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+    """Rotary positions (Su et al. 2021), halves of a head turned against each other."""
+    half = x.shape[-1] // 2
+    turned = torch.cat([-x[..., half:], x[..., :half]], dim=-1)
+    return x * turn[0] + turned * turn[1]

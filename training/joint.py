@@ -1,0 +1,243 @@
+"""Stage one: intents of many shops, a sentence encoder's embeddings and carts, learned by one adapter.
+
+Each step takes a batch of messages and one of carts. Their gradients are cut to unit length apart, so
+that neither task drowns the other (docs/decisions/0014 tells what happened when they were cut as one).
+A moving average of the weights is what is kept.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+
+from training.gemma import Gemma, last_states, padded
+from training.tuning import Objective, Progress, Tuned
+
+_AT_ONCE = 4
+"""Batches that are drawn together and cut by length, for less padding."""
+
+
+@dataclass(frozen=True, slots=True)
+class JointConfig:
+    """Knobs of a run. Rates are peaks of a cosine schedule with linear warm-up."""
+
+    learning_rate: float = 5e-4
+    head_learning_rate: float = 3e-3
+    steps: int = 6000
+    batch_size: int = 512
+    warmup: float = 0.04
+    weight_decay: float = 0.01
+    label_smoothing: float = 0.05
+    ema: float = 0.998
+    teacher_weight: float = 3.0
+    """Of ``1 - cosine`` between mapped state and embedding."""
+    relation_weight: float = 0.5
+    """Of the divergence between who is near to whom for the teacher and for the student."""
+    relation_temperature: float = 0.07
+    seed: int = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A message in several spellings (token ids of the whole prompt), its label and the teacher's row."""
+
+    spellings: tuple[tuple[int, ...], ...]
+    label: int = -1
+    """Row among all label sets' rows, -1 for none."""
+    target: int = -1
+    """Row of the teacher's embeddings, -1 for none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """Messages that are drawn together, ``share`` of each batch."""
+
+    share: float
+    messages: Sequence[Message]
+
+
+class Messages:
+    """The intents' share of every step: labels within their sets, and the teacher's embeddings.
+
+    ``heads`` are starting rows (labels, hidden), one array a label set; ``targets`` (m, d) embeddings of
+    unit length.
+    """
+
+    def __init__(
+        self,
+        pools: Sequence[Pool],
+        heads: Sequence[npt.NDArray[np.float32]],
+        targets: npt.NDArray[np.float32],
+        config: JointConfig,
+        device: str,
+    ) -> None:
+        self._pools, self._config, self._device = pools, config, device
+        self._rng = random.Random(config.seed)
+        self._waiting: list[list[Message]] = []
+        self._counts = [len(head) for head in heads]
+        self._rows = torch.nn.Parameter(torch.from_numpy(np.concatenate(heads)).to(device))
+        self._bias = torch.nn.Parameter(torch.zeros(len(self._rows), device=device))
+        sets = [torch.full((count,), number) for number, count in enumerate(self._counts)]
+        self._set_of = torch.cat(sets).to(device)
+        self._targets = torch.from_numpy(targets).to(device)
+        width, hidden = targets.shape[1], self._rows.shape[1]
+        start = torch.randn(width, hidden, generator=torch.Generator().manual_seed(config.seed))
+        self._map = torch.nn.Parameter((start / math.sqrt(hidden)).to(device))
+        self.last: dict[str, float] = {}
+
+    def parameters(self) -> list[torch.nn.Parameter]:
+        return [self._rows, self._bias, self._map]
+
+    def heads(self) -> list[tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]:
+        """Rows and bias of each label set."""
+        rows, bias = self._rows.detach().cpu(), self._bias.detach().cpu()
+        pieces = zip(rows.split(self._counts), bias.split(self._counts), strict=True)
+        return [(r.numpy().copy(), b.numpy().copy()) for r, b in pieces]
+
+    def loss(self, model: Gemma) -> torch.Tensor:
+        batch = self._draw()
+        prompts = [self._rng.choice(message.spellings) for message in batch]
+        ids, lengths = padded(prompts, self._device)
+        states = last_states(model(ids, lengths), lengths)
+        labels = torch.tensor([m.label for m in batch], device=self._device)
+        targets = torch.tensor([m.target for m in batch], device=self._device)
+        told = self._label_loss(states[labels >= 0], labels[labels >= 0]) / len(batch)
+        near, related = self._teacher_loss(states[targets >= 0], targets[targets >= 0])
+        self.last = {"labels": told.detach(), "teacher": near.detach(), "relation": related.detach()}
+        config = self._config
+        return told + config.teacher_weight * near + config.relation_weight * related
+
+    def _draw(self) -> list[Message]:
+        if not self._waiting:
+            size = self._config.batch_size
+            drawn: list[Message] = []
+            for pool in self._pools:
+                drawn += self._rng.choices(pool.messages, k=round(pool.share * size * _AT_ONCE))
+            drawn.sort(key=lambda message: len(message.spellings[0]))
+            self._waiting = [drawn[i : i + size] for i in range(0, len(drawn), size)]
+            self._rng.shuffle(self._waiting)
+        return self._waiting.pop()
+
+    def _label_loss(self, states: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """The sum of cross-entropies, each among the labels of its own set, smoothed."""
+        if not len(states):
+            return states.new_zeros(())
+        logits = states @ self._rows.T + self._bias
+        foreign = self._set_of[labels][:, None] != self._set_of
+        scores = F.log_softmax(logits.masked_fill(foreign, -1e4), dim=1)
+        chosen = scores.gather(1, labels[:, None])[:, 0]
+        mean = scores.masked_fill(foreign, 0.0).sum(1) / (~foreign).sum(1)
+        smoothing = self._config.label_smoothing
+        return -((1 - smoothing) * chosen + smoothing * mean).sum()
+
+    def _teacher_loss(
+        self, states: torch.Tensor, targets: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """``1 - cosine``, and the divergence of neighbourhoods within the batch (Park et al. 2019)."""
+        if len(states) < 2:
+            return states.new_zeros(()), states.new_zeros(())
+        said = F.normalize(states @ self._map.T, dim=1)
+        wanted = self._targets[targets]
+        cosine = (said * wanted).sum(1)
+        heat = self._config.relation_temperature
+        itself = torch.eye(len(said), device=said.device, dtype=torch.bool)
+        theirs = F.log_softmax((wanted @ wanted.T / heat).masked_fill(itself, -1e4), dim=1)
+        ours = F.log_softmax((said @ said.T / heat).masked_fill(itself, -1e4), dim=1)
+        related = F.kl_div(ours, theirs, log_target=True, reduction="batchmean")
+        return (1.0 - cosine).mean(), related
+
+
+def train(
+    model: Gemma,
+    messages: Messages,
+    others: Sequence[Objective],
+    config: JointConfig,
+    progress: Progress | None = None,
+    watch: Callable[[int], None] | None = None,
+) -> Tuned:
+    """Fit adapter and heads; ``model`` is left with the averaged weights merged.
+
+    ``watch`` is called after each step with its number.
+    """
+    objectives: list[Objective] = [messages, *others]
+    readers = [p for objective in objectives for p in objective.parameters()]
+    factors = list(model.factors)
+    optimiser = torch.optim.AdamW(
+        [
+            {"params": factors, "lr": config.learning_rate, "weight_decay": config.weight_decay},
+            {"params": readers, "lr": config.head_learning_rate, "weight_decay": 0.0},
+        ],
+        betas=(0.9, 0.98),
+    )
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, cosine(config.steps, config.warmup))
+    trained = [*factors, *readers]
+    average = [p.detach().clone() for p in trained]
+    for step in range(1, config.steps + 1):
+        model.merge(trainable=True)
+        optimiser.zero_grad(set_to_none=True)
+        total = [torch.zeros_like(p) for p in factors]
+        for objective in objectives:
+            loss = objective.loss(model)
+            loss.backward()
+            found = model.collect()
+            torch._foreach_add_(total, _cut(found, 1.0 / len(objectives)))
+            torch.nn.utils.clip_grad_norm_(objective.parameters(), 1.0)
+        for factor, grad in zip(factors, total, strict=True):
+            factor.grad = grad
+        optimiser.step()
+        schedule.step()
+        decay = min(config.ema, step / (step + 9.0))
+        with torch.no_grad():
+            torch._foreach_lerp_(average, [p.detach() for p in trained], 1.0 - decay)
+        if progress and (step % 50 == 0 or step == config.steps):
+            progress(step, config.steps, float(sum(messages.last.values())))
+        if watch:
+            watch(step)
+    with torch.no_grad():
+        for parameter, mean in zip(trained, average, strict=True):
+            parameter.copy_(mean)
+    model.merge()
+    return Tuned(adapter_of(model), messages.heads())
+
+
+def adapter_of(model: Gemma) -> dict[str, tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]:
+    """LoRA factors by tensor name, the scale folded into the second."""
+    arrays = [p.detach().float().cpu().numpy() for p in model.factors]
+    return {
+        name: (arrays[2 * i], arrays[2 * i + 1] * np.float32(model.scale))
+        for i, name in enumerate(model.names)
+    }
+
+
+def _cut(gradients: list[torch.Tensor], most: float) -> list[torch.Tensor]:
+    """All gradients shortened together to a norm of at most ``most``."""
+    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+    return list(torch._foreach_mul(gradients, (most / (norm + 1e-6)).clamp(max=1.0)))
+
+
+def cosine(total: int, warmup: float) -> Callable[[int], float]:
+    """Share of the peak rate by step."""
+    ramp = max(1, int(total * warmup))
+
+    def rate(step: int) -> float:
+        if step < ramp:
+            return (step + 1) / ramp
+        return 0.5 * (1.0 + math.cos(math.pi * (step - ramp) / max(1, total - ramp)))
+
+    return rate
+
+
+def labels_in(heads: Sequence[npt.NDArray[np.float32]]) -> Mapping[int, int]:
+    """The first row of each label set among all rows."""
+    starts, at = {}, 0
+    for number, head in enumerate(heads):
+        starts[number] = at
+        at += len(head)
+    return starts
