@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -162,11 +163,11 @@ def padded(
     rows: Sequence[Sequence[int]], device: torch.device | str
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Ids (n, longest), padded on the right with zeros, and lengths (n,)."""
-    lengths = torch.tensor([len(row) for row in rows])
-    ids = torch.zeros(len(rows), int(lengths.max()), dtype=torch.long)
+    lengths = [len(row) for row in rows]
+    ids = np.zeros((len(rows), max(lengths)), np.int64)
     for i, row in enumerate(rows):
-        ids[i, : len(row)] = torch.as_tensor(row)
-    return ids.to(device, non_blocking=True), lengths.to(device, non_blocking=True)
+        ids[i, : len(row)] = row
+    return torch.from_numpy(ids).to(device), torch.tensor(lengths).to(device)
 
 
 def _rotation(

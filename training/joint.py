@@ -121,7 +121,7 @@ class Messages:
             for pool in self._pools:
                 drawn += self._rng.choices(pool.messages, k=round(pool.share * size * _AT_ONCE))
             drawn.sort(key=lambda message: len(message.spellings[0]))
-            self._waiting = [drawn[i : i + size] for i in range(0, len(drawn), size)]
+            self._waiting = [drawn[i : i + size] for i in range(0, len(drawn) - size + 1, size)]
             self._rng.shuffle(self._waiting)
         return self._waiting.pop()
 
@@ -160,12 +160,14 @@ def train(
     others: Sequence[Objective],
     config: JointConfig,
     progress: Progress | None = None,
-    watch: Callable[[int], None] | None = None,
+    pace: Callable[[int], float] | None = None,
 ) -> Tuned:
     """Fit adapter and heads; ``model`` is left with the averaged weights merged.
 
-    ``watch`` is called after each step with its number.
+    ``pace`` tells which share of the run is over before a step, by default that of ``config.steps``: on
+    a machine that is lent for minutes, the clock may set it.
     """
+    pace = pace or (lambda step: step / config.steps)
     objectives: list[Objective] = [messages, *others]
     readers = [p for objective in objectives for p in objective.parameters()]
     factors = list(model.factors)
@@ -176,10 +178,14 @@ def train(
         ],
         betas=(0.9, 0.98),
     )
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, cosine(config.steps, config.warmup))
+    peaks = [group["lr"] for group in optimiser.param_groups]
     trained = [*factors, *readers]
     average = [p.detach().clone() for p in trained]
-    for step in range(1, config.steps + 1):
+    step = 0
+    while (done := pace(step)) < 1.0:
+        step += 1
+        for group, peak in zip(optimiser.param_groups, peaks, strict=True):
+            group["lr"] = peak * rate(done, config.warmup)
         model.merge(trainable=True)
         optimiser.zero_grad(set_to_none=True)
         total = [torch.zeros_like(p) for p in factors]
@@ -192,14 +198,11 @@ def train(
         for factor, grad in zip(factors, total, strict=True):
             factor.grad = grad
         optimiser.step()
-        schedule.step()
         decay = min(config.ema, step / (step + 9.0))
         with torch.no_grad():
             torch._foreach_lerp_(average, [p.detach() for p in trained], 1.0 - decay)
-        if progress and (step % 50 == 0 or step == config.steps):
+        if progress and step % 50 == 0:
             progress(step, config.steps, float(sum(messages.last.values())))
-        if watch:
-            watch(step)
     with torch.no_grad():
         for parameter, mean in zip(trained, average, strict=True):
             parameter.copy_(mean)
@@ -222,16 +225,11 @@ def _cut(gradients: list[torch.Tensor], most: float) -> list[torch.Tensor]:
     return list(torch._foreach_mul(gradients, (most / (norm + 1e-6)).clamp(max=1.0)))
 
 
-def cosine(total: int, warmup: float) -> Callable[[int], float]:
-    """Share of the peak rate by step."""
-    ramp = max(1, int(total * warmup))
-
-    def rate(step: int) -> float:
-        if step < ramp:
-            return (step + 1) / ramp
-        return 0.5 * (1.0 + math.cos(math.pi * (step - ramp) / max(1, total - ramp)))
-
-    return rate
+def rate(done: float, warmup: float) -> float:
+    """Share of the peak learning rate when a share ``done`` of the run is over."""
+    if done < warmup:
+        return 0.02 + 0.98 * done / warmup
+    return 0.5 * (1.0 + math.cos(math.pi * (done - warmup) / (1.0 - warmup)))
 
 
 def labels_in(heads: Sequence[npt.NDArray[np.float32]]) -> Mapping[int, int]:

@@ -25,6 +25,8 @@ from training.gemma import Gemma, padded, unit_states
 
 _STOP = SLOT_ACTIONS.index("stop")
 _IGNORED = -100
+_MOST_TOKENS = 24_000
+"""Of a batch, padding included: one of long catalogs has fewer rows."""
 POINTER = 256
 """Dimensions in which slots and products meet."""
 
@@ -163,6 +165,7 @@ class CartObjective:
 
     def loss(self, model: Gemma) -> torch.Tensor:
         batch = [self._rows[i] for i in next(self._batches)]
+        batch = batch[: _MOST_TOKENS // max(len(row.tokens) for row in batch)]
         states = model(*padded([row.tokens for row in batch], self._device))
         read = [i for i, row in enumerate(batch) if row.answer < 0]
         told = [i for i, row in enumerate(batch) if row.answer >= 0]
