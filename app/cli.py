@@ -193,10 +193,14 @@ def _lines() -> Iterator[str]:
             yield line
             continue
         try:
-            yield str(json.loads(line)["text"])
+            text = json.loads(line)["text"]
         except (ValueError, KeyError):
-            screen.print(f"line {number} is not a JSON object with the field 'text'")
-            raise typer.Exit(2) from None
+            text = None
+        if isinstance(text, str):
+            yield text
+        else:
+            screen.print(f"line {number} is not a JSON object with a string in the field 'text'")
+            raise typer.Exit(2)
 
 
 def _print_json(text: str, found: Prediction, top_k: int) -> None:
