@@ -37,6 +37,9 @@ fuzz: environment-dev ## try the running service with 5,000 requests made from i
 
 .PHONY: test-browser
 test-browser: environment-dev ## try the pages in headless Chromium, axe-core included (needs chromium and npm)
+	@for program in $$(command -v chromium || echo chromium-browser) npm; do \
+		command -v $$program >/dev/null || { echo "the tests of the pages need $$program" >&2; exit 2; }; \
+	done
 	@$(BIN)/python -m pytest -m browser $(ARGS)
 
 .PHONY: test-train
