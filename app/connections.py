@@ -2,7 +2,8 @@
 
 The server's own protocol bounds neither the head of a request nor the trailers behind a chunked body,
 takes trailers for headers, loses the body of a request that offers an upgrade, and waits for ever on a
-caller that does not read. No key is needed to do any of that, so it is settled here.
+caller that does not read. No key is needed to do any of that, so it is settled here
+(docs/decisions/0019).
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ _CHUNK_FRAMING = 8
 """Bytes around a piece of a chunked body that are nobody's fault: its length and two line ends."""
 _PIPELINED = 32
 """Requests that may wait on one connection for the answers before them; clients of today send none."""
+_REFUSED_PAUSE = 0.5
+"""Seconds before the rest of a refused body is read."""
 _TOO_LARGE = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
     b"content-length: 0\r\nconnection: close\r\n\r\n"
@@ -146,6 +149,14 @@ class PatientProtocol(HttpToolsProtocol):
         super().on_response_complete()
         if self.transport.is_closing():
             self._expect_reader()
+        elif self.cycle.more_body and self.cycle.response_complete:
+            # Refused before its body was read. Reading on at once would cost as much as a welcome body.
+            self.flow.pause_reading()
+            self.loop.call_later(_REFUSED_PAUSE, self._read_on)
+
+    def _read_on(self) -> None:
+        if not self.transport.is_closing():
+            self.flow.resume_reading()
 
     def timeout_keep_alive_handler(self) -> None:
         super().timeout_keep_alive_handler()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import socket
+import time
 from collections.abc import Callable
 
 import pytest
@@ -135,3 +136,19 @@ def test_a_caller_that_does_not_read_is_hung_up_on(run: Callable[..., Running]) 
             connection.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n")
         pytest.fail("it took 10,000 answers that nobody read")
     assert service.client.get("/livez").status_code == 200
+
+
+def test_the_rest_of_a_refused_body_can_wait(guarded: Running) -> None:
+    """A stranger's megabytes are read slowly and for nothing; the refusal comes at once, and whoever
+    then has the right key may go on upon the same connection.
+    """
+    megabytes = b" " * (8 << 20)
+    length = b"Content-Length: %d\r\n\r\n"
+    with connect(guarded) as connection:
+        connection.sendall(HEAD + length % len(megabytes) + megabytes[:1])
+        assert connection.recv(65536).startswith(b"HTTP/1.1 401")
+        started = time.monotonic()
+        connection.sendall(megabytes[1:])
+        assert time.monotonic() - started > 0.3
+        connection.sendall(HEAD + KEY + length % len(BODY) + BODY)
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200")

@@ -21,6 +21,7 @@ function askForKey(note) {
   const form = document.getElementById("key-form");
   document.getElementById("key-note").textContent = note;
   form.hidden = false;
+  document.querySelector('nav a[href="/metrics"]').hidden = true; // a link carries no key
   document.getElementById("key").focus();
 }
 
