@@ -29,11 +29,18 @@ run: environment-serve-cpu weights ## serve the default model on 127.0.0.1:8080 
 
 .PHONY: test
 test: environment-dev weights ## set up and run the tests (ARGS="-k batch" for some of them)
-	@$(BIN)/python -m pytest -m "not ray and not train" $(ARGS)
+	@$(BIN)/python -m pytest -m "not ray and not train and not browser" $(ARGS)
 
 .PHONY: fuzz
 fuzz: environment-dev ## try the running service with 5,000 requests made from its OpenAPI document
 	@$(BIN)/python -m tests.fuzz.fuzzing $(ARGS)
+
+.PHONY: test-browser
+test-browser: environment-dev ## try the pages in headless Chromium, axe-core included (needs chromium and npm)
+	@for program in $$(command -v chromium || echo chromium-browser) npm; do \
+		command -v $$program >/dev/null || { echo "the tests of the pages need $$program" >&2; exit 2; }; \
+	done
+	@$(BIN)/python -m pytest -m browser $(ARGS)
 
 .PHONY: test-train
 test-train: environment-train ## run the tests that need torch

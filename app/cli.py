@@ -19,10 +19,12 @@ from rich.console import Console
 from app import cli_bulk as bulk
 from app import cli_callers as callers
 from app.cli_models import models
+from app.errors import InputError
 from app.terminal import prepare_libraries, read_settings, screen, told_plainly
 
 if TYPE_CHECKING:
     from app.artifacts.store import Store
+    from app.classification.classifier import Classifier, Message
     from app.domain import Prediction
 
 app = typer.Typer(
@@ -126,7 +128,7 @@ def classify(
     with told_plainly():
         classifier = model_loader(settings)(model or settings.models[0]).classifier
         try:
-            messages = (classifier.prepare(line) for line in text or _lines())
+            messages = (_prepared(classifier, *one) for one in _given(text))
             # One at a time for a person, who wants to see each at once.
             groups = (
                 ([m] for m in messages) if plain else batches(messages, classifier.backend.info)
@@ -185,18 +187,36 @@ def _store() -> Store:
         return Store.open(settings.store_dir, settings.signing_key_file)
 
 
-def _lines() -> Iterator[str]:
+def _given(texts: list[str] | None) -> Iterator[tuple[str, str]]:
+    """Messages, each with the place where it stands."""
+    if texts:
+        for number, text in enumerate(texts, 1):
+            yield f"message {number}", text
+        return
     for number, line in enumerate(sys.stdin, 1):
-        if not line.strip():
-            continue
-        if not line.lstrip().startswith("{"):
-            yield line
-            continue
+        if line.strip():
+            yield f"line {number}", _text_of(number, line)
+
+
+def _text_of(number: int, line: str) -> str:
+    text: object = line
+    if line.lstrip().startswith("{"):
         try:
-            yield str(json.loads(line)["text"])
-        except (ValueError, KeyError):
-            screen.print(f"line {number} is not a JSON object with the field 'text'")
-            raise typer.Exit(2) from None
+            text = json.loads(line)["text"]
+        except (ValueError, KeyError, RecursionError):
+            text = None
+    if not isinstance(text, str):
+        screen.print(f"line {number} is not a JSON object with a string in the field 'text'")
+        raise typer.Exit(2)
+    return text
+
+
+def _prepared(classifier: Classifier, place: str, text: str) -> Message:
+    try:
+        return classifier.prepare(text)
+    except InputError as error:
+        screen.print(f"{place}: {error}")
+        raise typer.Exit(2) from None
 
 
 def _print_json(text: str, found: Prediction, top_k: int) -> None:

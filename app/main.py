@@ -90,6 +90,7 @@ def create_app(
             settings, limits, lifecycle, load or model_loader(settings), desk, traces
         ),
         docs_url=None,
+        openapi_url=None,  # app.api.pages serves it
         redoc_url=None,
         redirect_slashes=False,  # the target would be made from the caller's own Host header
         middleware=_middleware(settings, access, limits, lifecycle),

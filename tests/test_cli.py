@@ -44,10 +44,15 @@ def test_classify_reads_lines_and_jsonl(shopintent) -> None:
 
 
 def test_classify_names_the_bad_line(shopintent) -> None:
-    """A line that is no message ends the run with its number."""
-    done = shopintent("classify", stdin='where is my order\n{"txt": "x"}\n')
-    assert done.exit_code == 2
-    assert "line 2" in done.stderr
+    """A line that is no message ends the run with its number, and without a traceback."""
+    deep = '{"text": ' + "[" * 100_000
+    for bad in ('{"txt": "x"}', '{"text": null}', '{"text": 5}', '{"text": ""}', "\a", "{", deep):
+        done = shopintent("classify", stdin=f"where is my order\n{bad}\n")
+        assert done.exit_code == 2, bad[:20]
+        assert "line 2" in done.stderr
+        assert "Traceback" not in done.output
+    done = shopintent("classify", "where is my order", " ")
+    assert (done.exit_code, "message 2" in done.stderr) == (2, True)
 
 
 def test_unknown_model_is_a_sentence(shopintent) -> None:

@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from typer.main import get_command
 
 from app.cli import app as serving_app
 from tests.fake_artifact import write_fake_artifact
+from tests.fake_cart import fake_cart
 from tests.process import ROOT, Process, environment
 from training.__main__ import app as training_app
 
@@ -45,7 +47,7 @@ def script(page: Path, address: str) -> str:
     return "\n".join(steps).replace(ADDRESS, address)
 
 
-@pytest.mark.parametrize("name", ["api", "security"])
+@pytest.mark.parametrize("name", ["api", "quick-start", "security"])
 def test_every_command_runs(name: str, tmp_path: Path) -> None:
     """Shell, Python and JavaScript, as they stand, one after the other."""
     store = tmp_path / "store"
@@ -72,8 +74,72 @@ def test_every_command_runs(name: str, tmp_path: Path) -> None:
         assert (tmp_path / "feedback.csv").read_text() == (
             "text,intent\ni want to send this back,return_exchange\n"
         )
+    elif name == "quick-start":
+        assert "where is my order { go: '/account/orders' }" in done.stdout
+        assert "tell me a joke { go: '/contact' }" in done.stdout
     else:
         assert "refused, as it should be" in done.stdout
+
+
+_CURL = re.compile(r"^ {4}(curl .*(?:\n {4}.*)*)", re.MULTILINE)
+
+
+def curls_of(page: Path) -> list[str]:
+    """The requests on a page that stand in indented blocks, as a shell takes them."""
+    return [
+        re.sub(r"^ {4}", "", found, flags=re.MULTILINE) for found in _CURL.findall(page.read_text())
+    ]
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
+    """A service as the pages know it: two versions, carts, no keys on loopback."""
+    folder = tmp_path_factory.mktemp("shop")
+    for version in ("1", "2"):
+        write_fake_artifact(folder / "store", version=version, cart=fake_cart())
+    with Process(folder / "store", folder / "log") as service:
+        yield service.wait_until_ready()
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/cart.md", "docs/operations.md"])
+def test_every_request_is_answered(name: str, shop: Process) -> None:
+    """Pasted into a shell as it stands: 200, and the fields of an answer."""
+    requests = curls_of(ROOT / name)
+    assert requests
+    for request in requests:
+        command = request.replace(f"http://{ADDRESS}", shop.url)
+        done = subprocess.run(
+            ["bash", "-c", f"{command} --fail-with-body"],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert {"model", "name"} & json.loads(done.stdout).keys()
+
+
+def test_messages_without_a_server(tmp_path: Path) -> None:
+    """As README has it: one by argument, others one a line from standard input."""
+    write_fake_artifact(tmp_path / "store")
+    (command,) = re.findall(
+        r"`\.venv/bin/(shopintent classify [^`]+)`", (ROOT / "README.md").read_text()
+    )
+    told = shlex.split(command)[1:]
+    for arguments, lines in ((told, ""), (told[:1], "can i pay with paypal\ntell me a joke\n")):
+        done = subprocess.run(
+            [sys.executable, "-m", "app", *arguments],
+            input=lines,
+            cwd=ROOT,
+            env=environment(tmp_path / "store"),
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        answers = [json.loads(line) for line in done.stdout.splitlines()]
+        assert len(answers) == (lines.count("\n") or 1)
 
 
 PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]

@@ -10,7 +10,10 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
+from app.settings import Settings
 from tests.conftest import Running
+from tests.fake_artifact import write_fake_artifact
+from tests.fake_cart import SHOP, fake_cart
 
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
@@ -75,4 +78,20 @@ def test_a_request_is_told_as_its_steps(run: Callable[..., Running], collector: 
         assert span.trace_id == whole.trace_id
         assert whole.start_time_unix_nano <= span.start_time_unix_nano <= span.end_time_unix_nano
         assert span.end_time_unix_nano <= whole.end_time_unix_nano + 1_000_000
+    assert b"zwordfisch" not in b"".join(collector.bodies)
+
+
+def test_a_cart_is_told_too(
+    run: Callable[..., Running], settings: Settings, collector: Collector
+) -> None:
+    """With the same steps, and no product in them."""
+    write_fake_artifact(settings.store_dir, version="2", cart=fake_cart())
+    endpoint = f"http://127.0.0.1:{collector.server_port}/v1/traces"
+    service = run(traces_endpoint=endpoint).wait_until_ready()
+    asked = {"text": "two green teas please", "catalog": [*SHOP, "zwordfisch"]}
+    assert service.client.post("/v1/cart", json=asked).status_code == 200
+    service.__exit__()
+    assert sorted(span.name for span in collector.spans()) == [
+        "cart", "inference", "queue", "tokenise",
+    ]  # fmt: skip
     assert b"zwordfisch" not in b"".join(collector.bodies)

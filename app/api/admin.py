@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from app.api.auth import require_scope
 from app.api.classify import require_json
 from app.api.openapi import problems
+from app.api.schemas import ModelPath
 from app.api.state import rollouts_of
 from app.artifacts.manifest import Version
 from app.errors import CandidateRefused
@@ -100,7 +101,7 @@ router = APIRouter(
 @router.get(
     "/models/{name}", operation_id="getServedModel", summary="Which version, and since when?"
 )
-async def get_model(name: str, request: Request) -> ServedModel:
+async def get_model(name: ModelPath, request: Request) -> ServedModel:
     """The state of one served name; poll it while a change is under way."""
     return await _served(request, name)
 
@@ -113,7 +114,7 @@ async def get_model(name: str, request: Request) -> ServedModel:
     responses=_CHANGE_RESPONSES,
 )
 async def activate(
-    name: str, body: VersionRequest, request: Request, response: Response, wait: Wait = 30.0
+    name: ModelPath, body: VersionRequest, request: Request, response: Response, wait: Wait = 30.0
 ) -> ServedModel:
     """Load, verify, warm up and check a version; when it passes, it takes over.
 
@@ -132,7 +133,7 @@ async def activate(
     responses=_CHANGE_RESPONSES,
 )
 async def roll_back(
-    name: str, request: Request, response: Response, wait: Wait = 30.0
+    name: ModelPath, request: Request, response: Response, wait: Wait = 30.0
 ) -> ServedModel:
     """Go back to the version that was live before this one. Answers as `activate` does."""
     change = await rollouts_of(request).roll_back(name)
@@ -146,7 +147,9 @@ async def roll_back(
     dependencies=_CHANGES,
     responses=_CHANGE_RESPONSES,
 )
-async def reload(name: str, request: Request, response: Response, wait: Wait = 30.0) -> ServedModel:
+async def reload(
+    name: ModelPath, request: Request, response: Response, wait: Wait = 30.0
+) -> ServedModel:
     """Load the store's active version anew. Answers as `activate` does."""
     change = await rollouts_of(request).reload(name)
     return await _ended(request, response, name, change, wait)
@@ -160,7 +163,7 @@ async def reload(name: str, request: Request, response: Response, wait: Wait = 3
     dependencies=_CHANGES,
     responses=problems(400, 408, 409, 413, 415, 422),
 )
-async def begin_shadow(name: str, body: ShadowRequest, request: Request) -> ServedModel:
+async def begin_shadow(name: ModelPath, body: ShadowRequest, request: Request) -> ServedModel:
     """Show a version a share of the messages, after their answers; it answers for nobody.
 
     Ends with the next change of the served version.
@@ -170,7 +173,7 @@ async def begin_shadow(name: str, body: ShadowRequest, request: Request) -> Serv
 
 
 @router.delete("/models/{name}/shadow", operation_id="endShadow", summary="Stop comparing")
-async def end_shadow(name: str, request: Request) -> ServedModel:
+async def end_shadow(name: ModelPath, request: Request) -> ServedModel:
     """Take the shadow down, if there is one."""
     rollouts_of(request).end_shadow(name)
     return await _served(request, name)

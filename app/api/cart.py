@@ -9,10 +9,11 @@ from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, FailFast, Field, StrictStr
 from starlette.responses import Response
 
-from app.api.auth import require_scope
-from app.api.classify import TimeoutMs, json_response, require_json
+from app.api.auth import charge, require_scope
+from app.api.classify import TimeoutMs, json_response, require_json, trace
 from app.api.hangup import decisions_unless_gone
 from app.api.openapi import problems
+from app.api.rates import MESSAGE_TOKENS
 from app.api.schemas import AnsweringModel, ModelName, RequestBody, TimingsMs, origin, share
 from app.api.state import service_of
 from app.domain import CartAction
@@ -111,7 +112,9 @@ async def read_cart(body: CartRequest, request: Request, timeout_ms: TimeoutMs =
     deadline = timeout_ms / 1e3 if timeout_ms else None
     service = service_of(request)
     pending = await admit_cart(service, body.text, body.catalog, body.model, deadline)
+    charge(request, max(1, pending.tokens // MESSAGE_TOKENS))
     answers = await decisions_unless_gone(request, pending)
+    trace(request, "cart", pending, answers)
     return json_response(cart_reading(answers[0]))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Sequence
 from email.message import Message
 from typing import Annotated, Any
 
@@ -14,6 +15,7 @@ from starlette.responses import Response
 from app.api.auth import caller_of, charge, require_scope
 from app.api.hangup import decisions_unless_gone
 from app.api.openapi import problems
+from app.api.rates import weight_of
 from app.api.schemas import (
     Classification,
     ClassificationBatch,
@@ -23,6 +25,7 @@ from app.api.schemas import (
     entities_in,
 )
 from app.api.state import service_of
+from app.serving.carts import CartAnswer, PendingCart
 from app.serving.service import Decision, Pending
 
 _MANY_CHARS = 2_000
@@ -107,15 +110,21 @@ async def decide(
     request: Request, texts: list[str], model: str | None, timeout_ms: int | None
 ) -> list[Decision]:
     """One decision a text, for the caller of ``request`` and only while it waits."""
-    charge(request, len(texts))
+    charge(request, weight_of(texts))
     deadline = timeout_ms / 1e3 if timeout_ms else None
     pending = await service_of(request).admit(texts, model, deadline)
     decisions = await decisions_unless_gone(request, pending)
-    _trace(request, pending, decisions)
+    trace(request, "classify", pending, decisions)
     return decisions
 
 
-def _trace(request: Request, pending: Pending, decisions: list[Decision]) -> None:
+def trace(
+    request: Request,
+    name: str,
+    pending: Pending | PendingCart,
+    decisions: Sequence[Decision | CartAnswer],
+) -> None:
+    """Tell an answered request as spans, where traces are wanted."""
     traces = request.state.traces
     if traces is None:
         return
@@ -137,7 +146,7 @@ def _trace(request: Request, pending: Pending, decisions: list[Decision]) -> Non
         "shopintent.messages": len(decisions),
     }
     ended = began + decisions[0].timings.total
-    traces.record(request.headers, ("classify", began, ended), steps, told)
+    traces.record(request.headers, (name, began, ended), steps, told)
 
 
 async def entities_of(texts: list[str]) -> list[list[dict[str, Any]]]:

@@ -22,7 +22,12 @@ router = APIRouter(
 
 DecisionId = Annotated[
     str,
-    Path(alias="id", pattern=r"^[0-9a-f]{32}$", examples=["5f0c1c2e9f5b4c0f8f3a6f3c1d2e4b7a"]),
+    Path(
+        alias="id",
+        pattern=r"^[0-9a-f]{32}$",
+        description="The `id` of the decision.",
+        examples=["5f0c1c2e9f5b4c0f8f3a6f3c1d2e4b7a"],
+    ),
 ]
 
 

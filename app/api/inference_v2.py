@@ -13,6 +13,7 @@ from app.api.auth import require_scope
 from app.api.classify import decide
 from app.api.openapi import problems
 from app.api.probes import readyz
+from app.api.schemas import ModelPath
 from app.api.state import service_of
 from app.api.tensors import (
     DATATYPES,
@@ -34,8 +35,16 @@ models = APIRouter(
     prefix="/v2", dependencies=[Depends(require_scope("classify"))], responses=_FAILURES
 )
 
-Name = Annotated[str, Path(examples=["storefront"])]
-Version = Annotated[str, Path(examples=["1"])]
+Version = Annotated[str, Path(description="The version that is served.", examples=["1"])]
+JsonLength = Annotated[
+    int | None,
+    Header(
+        alias=_JSON_LENGTH,
+        ge=0,
+        le=1 << 40,
+        description="Where the JSON ends, when the messages follow it as bytes.",
+    ),
+]
 
 
 class ServerMetadata(BaseModel):
@@ -126,15 +135,23 @@ async def server(request: Request) -> ServerMetadata:
     summary="What goes in and out?",
     response_model_exclude_none=True,
 )
+async def model(request: Request, name: ModelPath) -> ModelMetadata:
+    """Inputs and outputs. The columns of `scores` are told in its parameter `labels`."""
+    return _metadata(*_served(request, name, None))
+
+
 @models.get(
     "/models/{name}/versions/{version}",
     operation_id="v2ModelVersion",
     summary="What goes in and out of this version?",
     response_model_exclude_none=True,
 )
-async def model(request: Request, name: Name, version: str | None = None) -> ModelMetadata:
-    """Inputs and outputs. The columns of `scores` are told in its parameter `labels`."""
-    ref, labels = _served(request, name, version)
+async def model_version(request: Request, name: ModelPath, version: Version) -> ModelMetadata:
+    """As without the version; 404 when it is not the one that is served."""
+    return _metadata(*_served(request, name, version))
+
+
+def _metadata(ref: ModelRef, labels: tuple[str, ...]) -> ModelMetadata:
     shapes = {"scores": [-1, len(labels)]}
     return ModelMetadata(
         name=ref.name,
@@ -154,13 +171,19 @@ async def model(request: Request, name: Name, version: str | None = None) -> Mod
 
 
 @models.get("/models/{name}/ready", operation_id="v2ModelReady", summary="Does this model answer?")
+async def model_ready(request: Request, name: ModelPath) -> Readiness:
+    """200 when it is live."""
+    ref, _ = _served(request, name, None)
+    return Readiness(name=ref.name)
+
+
 @models.get(
     "/models/{name}/versions/{version}/ready",
     operation_id="v2ModelVersionReady",
     summary="Does this version answer?",
 )
-async def model_ready(request: Request, name: Name, version: str | None = None) -> Readiness:
-    """200 when it is live."""
+async def model_version_ready(request: Request, name: ModelPath, version: Version) -> Readiness:
+    """200 when it is live, 404 when another version is."""
     ref, _ = _served(request, name, version)
     return Readiness(name=ref.name)
 
@@ -189,19 +212,27 @@ _INFER: dict[str, Any] = {
     summary="What do these customers want?",
     **_INFER,
 )
+async def infer(request: Request, name: ModelPath, json_length: JsonLength = None) -> Response:
+    """Decide on a tensor of messages, sent as JSON or as bytes behind JSON."""
+    return await _infer(request, name, None, json_length)
+
+
 @models.post(
     "/models/{name}/versions/{version}/infer",
     operation_id="v2InferVersion",
     summary="What do these customers want, by this version?",
     **_INFER,
 )
-async def infer(
-    request: Request,
-    name: Name,
-    version: str | None = None,
-    json_length: Annotated[int | None, Header(alias=_JSON_LENGTH, ge=0, le=1 << 40)] = None,
+async def infer_version(
+    request: Request, name: ModelPath, version: Version, json_length: JsonLength = None
 ) -> Response:
-    """Decide on a tensor of messages, sent as JSON or as bytes behind JSON."""
+    """As without the version; 404 when it is not the one that is served."""
+    return await _infer(request, name, version, json_length)
+
+
+async def _infer(
+    request: Request, name: str, version: str | None, json_length: int | None
+) -> Response:
     if request.headers.get("content-encoding", "identity") != "identity":
         raise HTTPException(415)
     _, labels = _served(request, name, version)

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Depends, Request
 
 from app.api.auth import require_scope
 from app.api.openapi import problems
-from app.api.schemas import IntentInfo, ModelDetails, ModelList, ModelSummary
+from app.api.schemas import IntentInfo, ModelDetails, ModelList, ModelPath, ModelSummary
 from app.api.state import service_of
 from app.domain import OUT_OF_SCOPE
 from app.serving.live_model import LiveModel, State
@@ -34,7 +34,7 @@ async def list_models(request: Request) -> ModelList:
     summary="What does this model know?",
     responses=problems(404),
 )
-async def get_model(name: str, request: Request) -> ModelDetails:
+async def get_model(name: ModelPath, request: Request) -> ModelDetails:
     """One served model: its intents, its evaluation, what it was trained on."""
     registry = service_of(request).registry
     model = registry.get(name)

@@ -1,11 +1,17 @@
-"""The pages for people: try it, and read the reference. Shipped files only, nothing from elsewhere."""
+"""The pages for people: try it, and read the reference; and what the reference is drawn from.
+
+Shipped files only, nothing from elsewhere. All of it is open to anybody, so each answer costs next to
+nothing: it is ready in memory.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import json
 from functools import cache
 from pathlib import Path
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
@@ -53,3 +59,14 @@ async def docs() -> Response:
 async def static(name: str) -> Response:
     """Styles and scripts of the pages."""
     return _file(name)
+
+
+@router.api_route("/openapi.json", methods=_READ)
+async def openapi(request: Request) -> Response:
+    """The API for tools. It is put together once, beside the event loop, and kept as it is sent."""
+    kept = request.app.state
+    if not hasattr(kept, "openapi_json"):
+        kept.openapi_json = await asyncio.to_thread(
+            lambda: json.dumps(request.app.openapi(), ensure_ascii=False).encode()
+        )
+    return Response(kept.openapi_json, media_type="application/json")

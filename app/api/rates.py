@@ -1,15 +1,23 @@
-"""How much each caller may ask: a token bucket each, counted in messages."""
+"""How much each caller may ask: a token bucket each, counted in messages of usual length."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from time import monotonic
 
 from app.errors import RateLimited
 
+MESSAGE_CHARS = 256
+MESSAGE_TOKENS = 64
+"""A message of up to so many counts as one, a longer one as several: its time is as much longer."""
 _MOST = 10_000
 """Callers remembered. The one not heard of for longest is forgotten, and begins anew."""
+
+
+def weight_of(texts: Iterable[str]) -> int:
+    """As how many messages these count."""
+    return sum(1 + max(0, len(text) - 1) // MESSAGE_CHARS for text in texts)
 
 
 class Rates:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 from uuid import uuid4
 
+from fastapi import Path
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -27,6 +28,11 @@ TopK = Annotated[
 ModelName = Annotated[
     Annotated[StrictStr, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")] | None,
     Field(description="A served model; by default the first one.", examples=["storefront"]),
+]
+
+ModelPath = Annotated[
+    str,
+    Path(description="A served model; `GET /v1/models` lists them.", examples=["storefront"]),
 ]
 
 

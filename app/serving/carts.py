@@ -43,6 +43,8 @@ class PendingCart:
     ticket: Ticket | None
     """Where there is nothing in the cache."""
     started: float
+    tokens: int
+    """That the model has to read for it: none from the cache, and none of a catalog that it knows."""
 
     @property
     def done(self) -> bool:
@@ -119,10 +121,12 @@ async def _take(
     known = service.cache.get(key)
     assert known is None or isinstance(known, CartDecision)
     ticket = None
+    tokens = 0
     if known is None:
         if live.queue.full:  # the cheap refusal: before anything is tokenised
             raise live.queue.refusal()
         message = await _prepare(reader, text, catalog)
+        tokens = message.size
         ticket = service.enter(live, [(0, message)], started, deadline)
     return PendingCart(
         service=service,
@@ -132,6 +136,7 @@ async def _take(
         known=known,
         ticket=ticket,
         started=started,
+        tokens=tokens,
     )
 
 

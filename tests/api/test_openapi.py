@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from app.api.problems import MEDIA_TYPE
@@ -82,3 +84,17 @@ def test_problem_kinds_are_listed(document: dict) -> None:
     assert kinds["queue-full"] == 429
     assert kinds["deadline-exceeded"] == 504
     assert kinds["body-too-large"] == 413
+
+
+def test_every_parameter_and_operation_is_described(document: dict) -> None:
+    """With words, and with an example of what stands in an address; so a client needs no guess."""
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            where = (method, path)
+            assert all(operation[word] for word in ("summary", "description", "tags")), where
+            for parameter in operation.get("parameters", ()):
+                assert parameter["description"], (where, parameter["name"])
+                if parameter["in"] == "path":
+                    assert parameter["schema"]["examples"] or parameter["examples"], where
+            declared = {p["name"] for p in operation.get("parameters", ()) if p["in"] == "path"}
+            assert declared == set(re.findall(r"\{(\w+)\}", path)), where

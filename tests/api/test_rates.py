@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from app.api.keys import Scope, new_key
-from app.api.rates import Rates
+from app.api.rates import Rates, weight_of
+from app.settings import Settings
 from tests.conftest import Running
+from tests.fake_artifact import write_fake_artifact
+from tests.fake_cart import SHOP, fake_cart
 
 ONE, KEY_ONE = new_key("one", [Scope.CLASSIFY])
 OTHER, KEY_OTHER = new_key("other", [Scope.CLASSIFY])
@@ -83,3 +86,42 @@ def test_without_keys_addresses_are_counted(run: Callable[..., Running]) -> None
         for n in range(4)
     ]
     assert statuses == [200, 200, 429, 429]
+
+
+def test_long_messages_count_as_several() -> None:
+    """A rate bounds work: what takes the model ten times as long counts ten times."""
+    assert weight_of(["", "a", "a" * 256]) == 3
+    assert weight_of(["a" * 257]) == 2
+    assert weight_of(["a" * 2000]) == 8
+
+
+def test_a_long_message_is_paid_for(run: Callable[..., Running]) -> None:
+    """It is answered, and its caller waits for it afterwards."""
+    service = run(rate_per_second=0.01, rate_burst=7.0).wait_until_ready()
+    assert service.classify("where is my order " * 100).status_code == 200
+    refused = service.classify("where is my order")
+    assert (refused.status_code, refused.json()["type"]) == (429, "/docs#rate-limited")
+
+
+def test_a_new_catalog_is_paid_for_once(run: Callable[..., Running], settings: Settings) -> None:
+    """Then it is known, and each message on it counts as one."""
+    write_fake_artifact(settings.store_dir, version="2", cart=fake_cart())
+    service = run(rate_per_second=0.001, rate_burst=30.0).wait_until_ready()
+
+    def left() -> float:
+        (rates,) = (
+            one.kwargs["rates"] for one in service.server.config.app.user_middleware
+            if "rates" in one.kwargs
+        )  # fmt: skip
+        return rates._level("127.0.0.1")
+
+    catalog = [f"{product}, packet of {n}" for n in range(2, 6) for product in SHOP]
+
+    def ask(text: str) -> float:
+        before = left()
+        answer = service.client.post("/v1/cart", json={"text": text, "catalog": catalog})
+        assert answer.status_code == 200
+        return round(before - left())
+
+    first, second, again = ask("two green teas"), ask("an olive oil"), ask("an olive oil")
+    assert first > second == again == 1

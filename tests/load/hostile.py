@@ -1,8 +1,8 @@
 """How much hostile callers slow down the others: ``python -m tests.load.hostile``.
 
 The default model is served with keys. One caller asks in turn and is timed; meanwhile others, in a
-process of their own, do each of the things below. The last line is JSON: for each the 50th and 99th
-percentile in milliseconds, and the 99th over that of the quiet before and after.
+process of their own, do each of the things below, with quiet between. The last line is JSON: for each the
+50th and 99th percentile in milliseconds, and the 99th over that of all the quiet.
 """
 
 from __future__ import annotations
@@ -51,6 +51,41 @@ async def strangers(port: int, _key: str) -> None:
     await _post(port, "wrong", [b"[" * 1_000_000], callers=4)
 
 
+async def endless(port: int, _key: str) -> None:
+    """Trailers, a header and a chunk's extension without end, without a key, 12 callers at a time."""
+    chunked = f"{HEAD}Transfer-Encoding: chunked\r\n\r\n".encode()
+    beginnings = (chunked + b"0\r\nX: ", HEAD.encode() + b"X: ", chunked + b"1;x=")
+    piece = b"a" * 65_536
+
+    async def one(beginning: bytes) -> None:
+        while True:
+            with contextlib.suppress(OSError):
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+                writer.write(beginning)
+                while not writer.is_closing():
+                    writer.write(piece)
+                    await writer.drain()
+            await asyncio.sleep(0.1)
+
+    await asyncio.gather(*(one(beginnings[n % 3]) for n in range(12)))
+
+
+async def deaf(port: int, _key: str) -> None:
+    """100 callers without a key who ask for the API's description and read nothing of it."""
+
+    async def one() -> None:
+        while True:
+            with contextlib.suppress(OSError):
+                reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1)
+                for _ in range(30):
+                    writer.write(b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n")
+                    await asyncio.sleep(1.0)
+                writer.close()
+                del reader
+
+    await asyncio.gather(*(one() for _ in range(100)))
+
+
 async def megabytes(port: int, key: str) -> None:
     """Megabytes with a key, twice a second: numbers, fields, depth, one long text."""
     bodies = [
@@ -95,7 +130,15 @@ async def _post(
 
 
 Attack = Callable[[int, str], Awaitable[None]]
-ATTACKS: tuple[Attack, ...] = (half_open, slow_heads, slow_bodies, strangers, megabytes)
+ATTACKS: tuple[Attack, ...] = (
+    half_open,
+    slow_heads,
+    slow_bodies,
+    strangers,
+    endless,
+    deaf,
+    megabytes,
+)
 
 
 def _run(attack: Attack, port: int, key: str) -> None:
@@ -125,6 +168,7 @@ def main() -> int:
     """Exit status 1 when anything more than doubles the 99th percentile."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=20.0, help="for each attack")
+    parser.add_argument("--only", nargs="*", help="names of attacks; by default all")
     parser.add_argument("--store", type=Path, default=ROOT / "model_store")
     given = parser.parse_args()
     secret, key = new_key("load", [Scope.CLASSIFY])
@@ -140,17 +184,19 @@ def main() -> int:
         ):
             service.wait_until_ready(240)
             timed(client, 3.0, "warm")
-            quiet = timed(client, given.seconds, "before")
+            quiet = timed(client, given.seconds / 2, "before")
             spent: dict[str, list[float]] = {}
             for attack in ATTACKS:
+                if given.only and attack.__name__ not in given.only:
+                    continue
                 attacker = multiprocessing.Process(target=_run, args=(attack, service.port, secret))
                 attacker.start()
                 time.sleep(2.0)
                 spent[attack.__name__] = timed(client, given.seconds, attack.__name__)
                 attacker.kill()
                 attacker.join()
-            time.sleep(1.0)
-            quiet += timed(client, given.seconds, "after")
+                time.sleep(1.0)
+                quiet += timed(client, given.seconds / 2, f"after {attack.__name__}")
             with socket.create_connection(("127.0.0.1", service.port)):
                 pass
             assert service.stop() == 0

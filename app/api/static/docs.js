@@ -50,8 +50,9 @@ function table(head, rows) {
 
 const code = (content) => element("code", "", content);
 const prose = (content) => content.split("`").map((part, i) => (i % 2 ? code(part) : part));
-const block = (content) => {
+const block = (content, label) => {
   const made = element("pre", "", content);
+  made.setAttribute("aria-label", label);
   made.tabIndex = 0;
   return made;
 };
@@ -65,35 +66,50 @@ function fields(api, schema) {
   ]));
 }
 
+// An address that can be asked: its parameters filled in, as the examples have them.
+function filled(api, path, op) {
+  return path.replace(/\{(\w+)\}/g, (_, name) => {
+    const known = (op.parameters ?? []).find((one) => one.in === "path" && one.name === name);
+    return known?.schema.examples?.[0] ?? known?.examples?.[0] ?? { name: "storefront", version: "1" }[name] ?? "1";
+  });
+}
+
+function curl(api, path, method, op, body) {
+  const lines = [`curl ${method === (body ? "post" : "get") ? "" : `-X ${method.toUpperCase()} `}`
+    + location.origin + filled(api, path, op)];
+  if (op.security) lines.push('-H "authorization: Bearer $SHOPINTENT_KEY"');
+  if (op.requestBody) lines.push("-H 'content-type: application/json'");
+  if (body) lines.push(`-d '${JSON.stringify(example(api, body)).replaceAll("'", "'\\''")}'`);
+  return block(lines.join(" \\\n  "), `Example of ${op.summary}`);
+}
+
 function operation(api, path, method, op) {
   const card = element("section", "card operation");
   card.id = op.operationId;
   card.append(
-    element("h2", "", element("span", "method", method.toUpperCase()), code(path)),
+    element("h3", "", element("span", "method", method.toUpperCase()), code(path)),
     element("p", "note", ...prose(op.description ?? op.summary)),
   );
-  const body = op.requestBody?.content["application/json"]?.schema;
-  if (body) {
-    card.append(
-      element("h3", "", "Request"), fields(api, body),
-      block(`curl ${location.origin}${path} \\\n  -H 'content-type: application/json' \\\n  -d '`
-        + `${JSON.stringify(example(api, body)).replaceAll("'", "'\\''")}'`),
-    );
-  }
+  const schema = op.requestBody?.content["application/json"]?.schema;
+  const body = schema && Object.keys(schema).length ? schema : undefined;
+  card.append(element("h4", "", "Request"), ...(body ? [fields(api, body)] : []),
+    curl(api, path, method, op, body));
   const headers = (op.parameters ?? []).filter((one) => one.in === "header");
   if (headers.length) {
-    card.append(element("h3", "", "Headers"), table(["header", "meaning"],
+    card.append(element("h4", "", "Headers"), table(["header", "meaning"],
       headers.map((one) => [code(one.name), one.description ?? ""])));
   }
   const answer = op.responses["200"]?.content?.["application/json"]?.schema;
   if (answer) {
-    card.append(element("h3", "", "Answer"), fields(api, answer),
-      block(JSON.stringify(example(api, answer), null, 2)));
+    card.append(element("h4", "", "Answer"), fields(api, answer),
+      block(JSON.stringify(example(api, answer), null, 2), "Answer"));
   }
   const failures = Object.entries(op.responses).filter(([status]) => status >= 400);
   if (failures.length) {
-    card.append(element("h3", "", "Failures"), table(["status", "meaning"],
+    const folded = element("details", "", element("summary", "", "Failures"));
+    folded.append(table(["status", "meaning"],
       failures.map(([status, response]) => [status, response.description])));
+    card.append(folded);
   }
   return card;
 }
@@ -101,9 +117,19 @@ function operation(api, path, method, op) {
 async function draw() {
   const api = await (await fetch("/openapi.json")).json();
   byId("description").textContent = api.info.description;
+  const byTag = {};
   for (const [path, methods] of Object.entries(api.paths)) {
     for (const [method, op] of Object.entries(methods)) {
+      (byTag[op.tags[0]] ??= []).push([path, method, op]);
+    }
+  }
+  for (const [tag, operations] of Object.entries(byTag)) {
+    byId("operations").append(element("h2", "tag", tag[0].toUpperCase() + tag.slice(1)));
+    for (const [path, method, op] of operations) {
       byId("operations").append(operation(api, path, method, op));
+      const link = element("a", "", path);
+      link.href = `#${op.operationId}`;
+      byId("index").append(element("li", "", element("span", "method", method.toUpperCase()), link));
     }
   }
   byId("kinds").append(...api["x-problems"].map((kind) => {

@@ -72,7 +72,9 @@ const whence = (found, roundTrip) => [
   ["model", `${found.model.name} ${found.model.version}, ${found.model.backend}`],
 ];
 
+// The key itself is not shown: what is on a screen is soon in a picture of it.
 const curl = (path, request) => `curl ${location.origin}${path} \\\n`
+  + (key ? '  -H "authorization: Bearer $SHOPINTENT_KEY" \\\n' : "")
   + "  -H 'content-type: application/json' \\\n"
   + `  -d '${JSON.stringify(request).replaceAll("'", "'\\''")}'`;
 
@@ -121,7 +123,7 @@ async function ask(path, request, button, show) {
       show(request, answer, roundTrip);
       showLatency(roundTrip);
     }
-    else if (response.status !== 401) showProblem(answer.title, `${answer.detail ?? ""} (${answer.status}, request ${answer.request_id})`);
+    else if (![401, 403].includes(response.status)) showProblem(answer.title, `${answer.detail ?? ""} (${answer.status}, request ${answer.request_id})`);
   } catch {
     if (turn === newest) showProblem("The service does not answer", "Is it still running?");
   } finally {
@@ -138,9 +140,10 @@ async function classify() {
 
 async function describeModels() {
   const listed = await send("/v1/models");
-  const { models } = await listed.json();
-  if (listed.status === 401) {
-    byId("status").textContent = "The service asks for a key.";
+  const { models, title } = await listed.json();
+  if (!listed.ok) {
+    byId("status").textContent = [401, 403].includes(listed.status)
+      ? "The service asks for a key." : `The service says: ${title}.`;
     return;
   }
   const details = await Promise.all(models.map(async (model) => (
