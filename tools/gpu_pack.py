@@ -1,7 +1,8 @@
 """Takes a GPTQ checkpoint to a machine that nothing can be fetched from, in parts of a few megabytes.
 
-    python tools/gpu_pack.py pack .gpu                 here: parts, tokeniser, messages, expected states
+    python tools/gpu_pack.py pack .gpu --part-mb 40    here: parts, tokeniser, messages, expected states
     python tools/gpu_pack.py unpack .gpu /tmp/gpu      there, once for each part that was carried
+    python tools/gpu_pack.py install /tmp/gpu          there: into the store, for the service to serve
 
 The embedding table is the larger half of the weights, and a set of messages touches a few of its rows:
 only those go over. The others are filled with copies, so that memory and time are as with all of them.
@@ -23,20 +24,22 @@ from safetensors.torch import load_file, save_file
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from app.artifacts.checkpoints import verified_checkpoint
-from app.artifacts.store import Store
+from app.artifacts.checkpoints import install_checkpoint, verified_checkpoint
+from app.artifacts.store import Artifact, Store
 from app.backends.base import BackendOptions
 from app.backends.gptq import GptqBackend
 from app.classification.classifier import Classifier
-from app.classification.loading import batches
+from app.classification.loading import batches, load_classifier
 from app.classification.model_files import read_model
+from app.errors import WeightsNotBuilt
 
-PART_BYTES = 17 << 20
 TABLE = "model.embed_tokens.weight"
 MESSAGES = 600
 
 
-def pack(store: Path, name: str, given: Path | None, out: Path, threads: int) -> None:
+def pack(
+    store: Path, name: str, given: Path | None, out: Path, threads: int, part_bytes: int
+) -> None:
     """Everything that the measurements need, as ``out/part-N`` and ``out/small``."""
     artifact = Store(store).resolve(name)
     checkpoint = given or verified_checkpoint(artifact)
@@ -61,7 +64,7 @@ def pack(store: Path, name: str, given: Path | None, out: Path, threads: int) ->
     used = sorted({token for message in prepared for token in message.tokens} | {*around, first})
     tensors[f"{TABLE}.rows"] = table[used].contiguous()
     tensors[f"{TABLE}.places"] = torch.tensor(used, dtype=torch.int32)
-    for number, part in enumerate(_parts(tensors)):
+    for number, part in enumerate(_parts(tensors, part_bytes)):
         (out / f"part-{number}").mkdir()
         save_file(part, out / f"part-{number}" / f"part-{number}.safetensors")
     for path in checkpoint.iterdir():
@@ -71,12 +74,30 @@ def pack(store: Path, name: str, given: Path | None, out: Path, threads: int) ->
             shutil.copyfile(path, small / path.name)
     expected = {"states": torch.from_numpy(np.concatenate(states)).half()}
     save_file(expected, small / "expected.safetensors")
-    content = {"model": artifact.label, "texts": messages, "table_rows": len(table)}
+    content = {
+        "model": artifact.label,
+        "texts": messages,
+        "table_rows": len(table),
+        "gguf_intents": _gguf_intents(artifact, messages, threads),
+    }
     (small / "messages.json").write_text(json.dumps(content, ensure_ascii=False))
     for path in sorted(out.iterdir()):
         size = sum(file.stat().st_size for file in path.iterdir())
         print(f"\n{path}: {size / 1e6:.1f} MB", end="", file=sys.stderr)
     print(file=sys.stderr)
+
+
+def _gguf_intents(artifact: Artifact, messages: list[str], threads: int) -> list[str] | None:
+    """What the CPU service answers, where its weights have been built."""
+    try:
+        classifier = load_classifier(artifact, BackendOptions(threads=threads), "gguf")
+    except WeightsNotBuilt as error:
+        print(f"no answers of GGUF: {error}", file=sys.stderr)
+        return None
+    try:
+        return [classifier.classify([classifier.prepare(m)])[0].intent for m in messages]
+    finally:
+        classifier.close()
 
 
 def _messages() -> list[str]:
@@ -88,11 +109,11 @@ def _messages() -> list[str]:
     return [*wild, *dev[:: max(1, len(dev) // rest)][:rest]]
 
 
-def _parts(tensors: dict[str, torch.Tensor]) -> list[dict[str, torch.Tensor]]:
+def _parts(tensors: dict[str, torch.Tensor], most: int) -> list[dict[str, torch.Tensor]]:
     parts: list[dict[str, torch.Tensor]] = [{}]
     size = 0
     for name, tensor in tensors.items():
-        if size + tensor.nbytes > PART_BYTES and parts[-1]:
+        if size + tensor.nbytes > most and parts[-1]:
             parts.append({})
             size = 0
         parts[-1][name] = tensor
@@ -132,6 +153,17 @@ def unpack(carried: Path, into: Path) -> None:
     print(f"{checkpoint}: {sum(p.stat().st_size for p in checkpoint.iterdir()) / 1e6:.0f} MB")
 
 
+def install(work: Path, store: Path) -> None:
+    """Put the unpacked checkpoint where the service looks for it. Messages must be those of the pack."""
+    content = json.loads((work / "messages.json").read_text())
+    artifact = Store(store).resolve(*content["model"].split("/"))
+    artifact.weights_directory.mkdir(exist_ok=True)
+    made = artifact.weights_directory / "carried"
+    shutil.rmtree(made, ignore_errors=True)
+    shutil.copytree(work / "gptq", made)
+    print(install_checkpoint(artifact, made, "tools/gpu_pack.py: unused rows are copies"))
+
+
 def _arguments() -> Any:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -141,15 +173,28 @@ def _arguments() -> Any:
     here.add_argument("--name", default="storefront")
     here.add_argument("--checkpoint", type=Path, help="By default the one that is served.")
     here.add_argument("--threads", type=int, default=1)
+    here.add_argument("--part-mb", type=int, default=17, help="Megabytes that a part has at most.")
     there = commands.add_parser("unpack")
     there.add_argument("carried", type=Path)
     there.add_argument("into", type=Path)
+    last = commands.add_parser("install")
+    last.add_argument("work", type=Path)
+    last.add_argument("--store", type=Path, default=Path("model_store"))
     return parser.parse_args()
 
 
 if __name__ == "__main__":
     given = _arguments()
     if given.command == "pack":
-        pack(given.store, given.name, given.checkpoint, given.out, given.threads)
+        pack(
+            given.store,
+            given.name,
+            given.checkpoint,
+            given.out,
+            given.threads,
+            given.part_mb * 1_000_000,
+        )
+    elif given.command == "install":
+        install(given.work, given.store)
     else:
         unpack(given.carried, given.into)
