@@ -1,8 +1,7 @@
 """Takes a GPTQ checkpoint to a machine that nothing can be fetched from, in parts of a few megabytes.
 
-    python tools/gpu_pack.py pack .gpu --part-mb 40    here: parts, tokeniser, messages, expected states
+    python tools/gpu_pack.py pack .gpu --part-mb 57    here: parts, tokeniser, messages, expected states
     python tools/gpu_pack.py unpack .gpu /tmp/gpu      there, once for each part that was carried
-    python tools/gpu_pack.py install /tmp/gpu          there: into the store, for the service to serve
 
 The embedding table is the larger half of the weights, and a set of messages touches a few of its rows:
 only those go over. The others are filled with copies, so that memory and time are as with all of them.
@@ -24,7 +23,8 @@ from safetensors.torch import load_file, save_file
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from app.artifacts.checkpoints import install_checkpoint, verified_checkpoint
+from app.artifacts.checkpoints import verified_checkpoint
+from app.artifacts.manifest import MANIFEST, Manifest, describe_file, write_manifest
 from app.artifacts.store import Artifact, Store
 from app.backends.base import BackendOptions
 from app.backends.gptq import GptqBackend
@@ -72,6 +72,8 @@ def pack(
             (small / "tokenizer.json.xz").write_bytes(lzma.compress(path.read_bytes()))
         elif path.suffix == ".json":
             shutil.copyfile(path, small / path.name)
+    for served in _served_files(artifact):
+        shutil.copyfile(artifact.directory / served, small / served)
     expected = {"states": torch.from_numpy(np.concatenate(states)).half()}
     save_file(expected, small / "expected.safetensors")
     content = {
@@ -85,6 +87,19 @@ def pack(
         size = sum(file.stat().st_size for file in path.iterdir())
         print(f"\n{path}: {size / 1e6:.1f} MB", end="", file=sys.stderr)
     print(file=sys.stderr)
+
+
+def _served_files(artifact: Artifact) -> list[str]:
+    """Manifest, heads, calibrations and notices: all but what weights are built from, and reports."""
+    recipe, cart = artifact.recipe(), artifact.manifest.cart
+    built_from = {*recipe.adapters, recipe.importance, recipe.vocabulary}
+    served = [
+        path
+        for path in artifact.manifest.entries()
+        if path not in built_from and not path.startswith(("report.", "carts.", "gptq/"))
+    ]
+    assert cart is None or {cart.heads, cart.calibration} <= set(served)
+    return [MANIFEST, *served]
 
 
 def _gguf_intents(artifact: Artifact, messages: list[str], threads: int) -> list[str] | None:
@@ -150,18 +165,31 @@ def unpack(carried: Path, into: Path) -> None:
         shutil.copyfile(into / name, checkpoint / name)
     tokeniser = lzma.decompress((into / "tokenizer.json.xz").read_bytes())
     (checkpoint / "tokenizer.json").write_bytes(tokeniser)
+    print(f"{publish(into)}: its model is published whole, with the checkpoint in it")
     print(f"{checkpoint}: {sum(p.stat().st_size for p in checkpoint.iterdir()) / 1e6:.0f} MB")
 
 
-def install(work: Path, store: Path) -> None:
-    """Put the unpacked checkpoint where the service looks for it. Messages must be those of the pack."""
-    content = json.loads((work / "messages.json").read_text())
-    artifact = Store(store).resolve(*content["model"].split("/"))
-    artifact.weights_directory.mkdir(exist_ok=True)
-    made = artifact.weights_directory / "carried"
-    shutil.rmtree(made, ignore_errors=True)
-    shutil.copytree(work / "gptq", made)
-    print(install_checkpoint(artifact, made, "tools/gpu_pack.py: unused rows are copies"))
+def publish(into: Path) -> Path:
+    """``into/store``: the artifact with the checkpoint in it, published whole, for the service to serve.
+
+    What weights are built from, and reports, stay where they are.
+    """
+    manifest = Manifest.model_validate_json((into / MANIFEST).read_text())
+    store = into / "store"
+    shutil.rmtree(store, ignore_errors=True)
+    directory = store / manifest.name / manifest.version
+    shutil.copytree(into / "gptq", directory / "gptq")
+    paths = [path for path in manifest.entries() if (into / path).is_file()]
+    for path in paths:
+        shutil.copyfile(into / path, directory / path)
+    paths += sorted(f"gptq/{path.name}" for path in (into / "gptq").iterdir())
+    changes = {
+        "format": "gptq",
+        "weights": None,
+        "files": tuple(describe_file(directory, path) for path in paths),
+    }
+    write_manifest(directory, manifest.model_copy(update=changes))
+    return store
 
 
 def _arguments() -> Any:
@@ -177,9 +205,6 @@ def _arguments() -> Any:
     there = commands.add_parser("unpack")
     there.add_argument("carried", type=Path)
     there.add_argument("into", type=Path)
-    last = commands.add_parser("install")
-    last.add_argument("work", type=Path)
-    last.add_argument("--store", type=Path, default=Path("model_store"))
     return parser.parse_args()
 
 
@@ -194,7 +219,5 @@ if __name__ == "__main__":
             given.threads,
             given.part_mb * 1_000_000,
         )
-    elif given.command == "install":
-        install(given.work, given.store)
     else:
         unpack(given.carried, given.into)

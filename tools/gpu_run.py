@@ -91,7 +91,7 @@ def main() -> None:
             print(f"stopped after {given.seconds:.0f} s; run again for the rest")
             break
         print(variant.key, flush=True)
-        results[variant.key] = _guarded(partial(measure, variant, given.work, given.store))
+        results[variant.key] = _guarded(partial(measure, variant, given.work))
         _write(given.out, results)
     if given.kernels:
         results["kernels"] = _guarded(
@@ -112,7 +112,7 @@ def _guarded(step: Callable[[], Any]) -> Any:
         torch.cuda.empty_cache()
 
 
-def measure(variant: Variant, work: Path, store: Path) -> dict[str, Any]:
+def measure(variant: Variant, work: Path) -> dict[str, Any]:
     """Load, remember the memory, time every shape; answers too, where the model has been trained."""
     directory = work / _directory(variant)
     torch.cuda.reset_peak_memory_stats()
@@ -140,7 +140,7 @@ def measure(variant: Variant, work: Path, store: Path) -> dict[str, Any]:
     if variant.model != "llama-1b":
         gc.collect()
         torch.cuda.empty_cache()
-        result |= _guarded(lambda: served(variant, directory, work, store))
+        result |= _guarded(lambda: served(variant, directory, work))
     return result
 
 
@@ -167,10 +167,10 @@ def _time(decoder: Decoder, runner: Any, rows: int, length: int) -> dict[str, fl
     }
 
 
-def served(variant: Variant, directory: Path, work: Path, store: Path) -> dict[str, Any]:
+def served(variant: Variant, directory: Path, work: Path) -> dict[str, Any]:
     """The backend as the service has it: times of real messages, and answers against the CPU's."""
     content = json.loads((work / "messages.json").read_text())
-    artifact = Store(store).resolve(*content["model"].split("/"))
+    artifact = Store(work / "store").resolve(*content["model"].split("/"))
     manifest = artifact.manifest
     backend = GptqBackend(
         directory,
@@ -187,7 +187,7 @@ def served(variant: Variant, directory: Path, work: Path, store: Path) -> dict[s
         times = {}
         for rows in SERVED:
             taken = []
-            for start in range(0, len(messages) - rows, max(rows, 4)):
+            for start in range(0, len(messages) - rows, max(rows // 4, 4)):
                 began = time.perf_counter()
                 backend.embed([m.tokens for m in messages[start : start + rows]])
                 taken.append((time.perf_counter() - began) * 1e3)
@@ -321,7 +321,6 @@ def _arguments() -> Any:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("work", type=Path)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--store", type=Path, default=Path("model_store"))
     parser.add_argument("--models", default=",".join(MODELS))
     parser.add_argument("--only", help="Variants whose name contains this.")
     parser.add_argument("--seconds", type=float, default=240.0, help="Begin none after so long.")
