@@ -1,4 +1,4 @@
-"""Models to measure beside a GPTQ checkpoint: its weights unpacked, and random ones of a larger shape."""
+"""Models to measure beside a GPTQ checkpoint: it unpacked, it in 4 bits, a larger one of random weights."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from app.backends.gptq_checkpoint import Checkpoint
+from app.backends.gptq_checkpoint import Checkpoint, QuantisedMatrix, pack
 
 LLAMA_1B = {
     "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": 128256,
@@ -32,6 +32,42 @@ def write_plain(packed: Path, plain: Path) -> None:
         (plain / path.name).write_bytes(path.read_bytes())
     named = {f"model.{name}": t.contiguous() for name, t in tensors.items()}
     save_file(named, plain / "model.safetensors", {"format": "pt"})
+
+
+def write_four_bits(packed: Path, out: Path, group: int = 32) -> None:
+    """The checkpoint's matrices rounded to 4 bits: for time and memory, not for answers."""
+    checkpoint = Checkpoint(packed)
+    tensors, matrices = checkpoint.read()
+    named = {f"model.{name}": tensor.contiguous() for name, tensor in tensors.items()}
+    for name, matrix in matrices.items():
+        named |= {f"model.{name}.{k}": v for k, v in _rounded(matrix, group).items()}
+    out.mkdir()
+    scheme = {
+        "bits": 4,
+        "group_size": group,
+        "desc_act": False,
+        "sym": True,
+        "quant_method": "gptq",
+    }
+    config = {**checkpoint.config, "quantization_config": scheme}
+    (out / "config.json").write_text(json.dumps(config))
+    (out / "quantize_config.json").write_text(json.dumps(scheme))
+    for path in packed.glob("tokenizer*"):
+        (out / path.name).write_bytes(path.read_bytes())
+    save_file(named, out / "model.safetensors", {"format": "pt"})
+
+
+def _rounded(matrix: QuantisedMatrix, group: int) -> dict[str, torch.Tensor]:
+    weight = matrix.dense().view(matrix.rows, -1, group)
+    scales = (weight.abs().amax(dim=2) / 7).clamp(min=1e-6)
+    codes = (weight / scales.unsqueeze(2)).round().clamp(-8, 7).long() + 8
+    groups = matrix.columns // group
+    return {
+        "qweight": pack(codes.view(matrix.rows, -1), 4).T.contiguous(),
+        "qzeros": torch.full((groups, matrix.rows // 8), 0x77777777, dtype=torch.int32),
+        "scales": scales.T.contiguous().half(),
+        "g_idx": (torch.arange(matrix.columns) // group).int(),
+    }
 
 
 def write_llama(work: Path) -> None:

@@ -1,6 +1,6 @@
 """Takes a GPTQ checkpoint to a machine that nothing can be fetched from, in parts of a few megabytes.
 
-    python tools/gpu_pack.py pack .gpu                 here: parts, tokeniser, messages, expected states
+    python tools/gpu_pack.py pack .gpu --part-mb 57    here: parts, tokeniser, messages, expected states
     python tools/gpu_pack.py unpack .gpu /tmp/gpu      there, once for each part that was carried
 
 The embedding table is the larger half of the weights, and a set of messages touches a few of its rows:
@@ -24,19 +24,22 @@ from safetensors.torch import load_file, save_file
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from app.artifacts.checkpoints import verified_checkpoint
-from app.artifacts.store import Store
+from app.artifacts.manifest import MANIFEST, Manifest, describe_file, write_manifest
+from app.artifacts.store import Artifact, Store
 from app.backends.base import BackendOptions
 from app.backends.gptq import GptqBackend
 from app.classification.classifier import Classifier
-from app.classification.loading import batches
+from app.classification.loading import batches, load_classifier
 from app.classification.model_files import read_model
+from app.errors import WeightsNotBuilt
 
-PART_BYTES = 17 << 20
 TABLE = "model.embed_tokens.weight"
 MESSAGES = 600
 
 
-def pack(store: Path, name: str, given: Path | None, out: Path, threads: int) -> None:
+def pack(
+    store: Path, name: str, given: Path | None, out: Path, threads: int, part_bytes: int
+) -> None:
     """Everything that the measurements need, as ``out/part-N`` and ``out/small``."""
     artifact = Store(store).resolve(name)
     checkpoint = given or verified_checkpoint(artifact)
@@ -61,7 +64,7 @@ def pack(store: Path, name: str, given: Path | None, out: Path, threads: int) ->
     used = sorted({token for message in prepared for token in message.tokens} | {*around, first})
     tensors[f"{TABLE}.rows"] = table[used].contiguous()
     tensors[f"{TABLE}.places"] = torch.tensor(used, dtype=torch.int32)
-    for number, part in enumerate(_parts(tensors)):
+    for number, part in enumerate(_parts(tensors, part_bytes)):
         (out / f"part-{number}").mkdir()
         save_file(part, out / f"part-{number}" / f"part-{number}.safetensors")
     for path in checkpoint.iterdir():
@@ -69,14 +72,47 @@ def pack(store: Path, name: str, given: Path | None, out: Path, threads: int) ->
             (small / "tokenizer.json.xz").write_bytes(lzma.compress(path.read_bytes()))
         elif path.suffix == ".json":
             shutil.copyfile(path, small / path.name)
+    for served in _served_files(artifact):
+        shutil.copyfile(artifact.directory / served, small / served)
     expected = {"states": torch.from_numpy(np.concatenate(states)).half()}
     save_file(expected, small / "expected.safetensors")
-    content = {"model": artifact.label, "texts": messages, "table_rows": len(table)}
+    content = {
+        "model": artifact.label,
+        "texts": messages,
+        "table_rows": len(table),
+        "gguf_intents": _gguf_intents(artifact, messages, threads),
+    }
     (small / "messages.json").write_text(json.dumps(content, ensure_ascii=False))
     for path in sorted(out.iterdir()):
         size = sum(file.stat().st_size for file in path.iterdir())
         print(f"\n{path}: {size / 1e6:.1f} MB", end="", file=sys.stderr)
     print(file=sys.stderr)
+
+
+def _served_files(artifact: Artifact) -> list[str]:
+    """Manifest, heads, calibrations and notices: all but what weights are built from, and reports."""
+    recipe, cart = artifact.recipe(), artifact.manifest.cart
+    built_from = {*recipe.adapters, recipe.importance, recipe.vocabulary}
+    served = [
+        path
+        for path in artifact.manifest.entries()
+        if path not in built_from and not path.startswith(("report.", "carts.", "gptq/"))
+    ]
+    assert cart is None or {cart.heads, cart.calibration} <= set(served)
+    return [MANIFEST, *served]
+
+
+def _gguf_intents(artifact: Artifact, messages: list[str], threads: int) -> list[str] | None:
+    """What the CPU service answers, where its weights have been built."""
+    try:
+        classifier = load_classifier(artifact, BackendOptions(threads=threads), "gguf")
+    except WeightsNotBuilt as error:
+        print(f"no answers of GGUF: {error}", file=sys.stderr)
+        return None
+    try:
+        return [classifier.classify([classifier.prepare(m)])[0].intent for m in messages]
+    finally:
+        classifier.close()
 
 
 def _messages() -> list[str]:
@@ -88,11 +124,11 @@ def _messages() -> list[str]:
     return [*wild, *dev[:: max(1, len(dev) // rest)][:rest]]
 
 
-def _parts(tensors: dict[str, torch.Tensor]) -> list[dict[str, torch.Tensor]]:
+def _parts(tensors: dict[str, torch.Tensor], most: int) -> list[dict[str, torch.Tensor]]:
     parts: list[dict[str, torch.Tensor]] = [{}]
     size = 0
     for name, tensor in tensors.items():
-        if size + tensor.nbytes > PART_BYTES and parts[-1]:
+        if size + tensor.nbytes > most and parts[-1]:
             parts.append({})
             size = 0
         parts[-1][name] = tensor
@@ -129,7 +165,31 @@ def unpack(carried: Path, into: Path) -> None:
         shutil.copyfile(into / name, checkpoint / name)
     tokeniser = lzma.decompress((into / "tokenizer.json.xz").read_bytes())
     (checkpoint / "tokenizer.json").write_bytes(tokeniser)
+    print(f"{publish(into)}: its model is published whole, with the checkpoint in it")
     print(f"{checkpoint}: {sum(p.stat().st_size for p in checkpoint.iterdir()) / 1e6:.0f} MB")
+
+
+def publish(into: Path) -> Path:
+    """``into/store``: the artifact with the checkpoint in it, published whole, for the service to serve.
+
+    What weights are built from, and reports, stay where they are.
+    """
+    manifest = Manifest.model_validate_json((into / MANIFEST).read_text())
+    store = into / "store"
+    shutil.rmtree(store, ignore_errors=True)
+    directory = store / manifest.name / manifest.version
+    shutil.copytree(into / "gptq", directory / "gptq")
+    paths = [path for path in manifest.entries() if (into / path).is_file()]
+    for path in paths:
+        shutil.copyfile(into / path, directory / path)
+    paths += sorted(f"gptq/{path.name}" for path in (into / "gptq").iterdir())
+    changes = {
+        "format": "gptq",
+        "weights": None,
+        "files": tuple(describe_file(directory, path) for path in paths),
+    }
+    write_manifest(directory, manifest.model_copy(update=changes))
+    return store
 
 
 def _arguments() -> Any:
@@ -141,6 +201,7 @@ def _arguments() -> Any:
     here.add_argument("--name", default="storefront")
     here.add_argument("--checkpoint", type=Path, help="By default the one that is served.")
     here.add_argument("--threads", type=int, default=1)
+    here.add_argument("--part-mb", type=int, default=17, help="Megabytes that a part has at most.")
     there = commands.add_parser("unpack")
     there.add_argument("carried", type=Path)
     there.add_argument("into", type=Path)
@@ -150,6 +211,13 @@ def _arguments() -> Any:
 if __name__ == "__main__":
     given = _arguments()
     if given.command == "pack":
-        pack(given.store, given.name, given.checkpoint, given.out, given.threads)
+        pack(
+            given.store,
+            given.name,
+            given.checkpoint,
+            given.out,
+            given.threads,
+            given.part_mb * 1_000_000,
+        )
     else:
         unpack(given.carried, given.into)

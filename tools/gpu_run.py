@@ -5,7 +5,9 @@
 /tmp/gpu is what tools/gpu_pack.py unpacked. Every variant is written down when it is done; run again,
 the script goes on with those that are missing (--again forgets them). One that fails is noted with its
 error, and the next one is tried. Plain 16-bit weights are the same checkpoint's, unpacked: equal shapes
-and equal bytes to the merged model's, so equal times. The last line on the screen is the comparison.
+and equal bytes to the merged model's, so equal times. Beside 8 bits stand the same weights rounded to 4,
+for time and memory only: what 4 bits answer is measured where they are made. The last line on the screen
+is the comparison. docs/gpu.md has the commands of a whole run.
 """
 
 from __future__ import annotations
@@ -27,7 +29,21 @@ from safetensors.torch import load_file
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from gpu_models import write_llama, write_plain  # beside this script
+# Beside this script:
+from gpu_models import write_four_bits, write_llama, write_plain
+from gpu_plan import (
+    COMPILED,
+    FEW_LENGTHS,
+    FEW_ROWS,
+    LENGTHS,
+    MODELS,
+    MOST_CELLS,
+    ROWS,
+    SERVED,
+    Variant,
+    comparison,
+    variants,
+)
 
 from app.artifacts.store import Store
 from app.backends.base import BackendOptions, MarkedTokens
@@ -35,34 +51,16 @@ from app.backends.gptq import GptqBackend
 from app.backends.gptq_checkpoint import Checkpoint
 from app.backends.gptq_kernels import KERNELS
 from app.backends.torch_decoder import Decoder, load_decoder
-from app.backends.torch_graphs import Execution, make_runner
+from app.backends.torch_graphs import make_runner
 from app.classification.classifier import Classifier
 from app.classification.decision import decide
 from app.classification.loading import batches
 from app.classification.model_files import read_model
 
-ROWS, LENGTHS = (1, 2, 4, 8, 16, 32, 64, 128, 256), (8, 16, 32, 64, 128, 256)
-FEW_ROWS, FEW_LENGTHS = (1, 16, 256), (16, 64)
-"""Of runs without graphs, which wait for the CPU and need longer to measure."""
-MOST_CELLS = 1 << 15
-REPEATS, PATIENCE = 60, 0.8
+REPEATS, PATIENCE = 50, 0.4
 """Timed passes of a shape, and seconds after which fewer do."""
-SERVED = (1, 4, 16)
-"""Batches that the service makes with its default settings, of messages of 24 tokens."""
-
-
-@dataclass(frozen=True, slots=True)
-class Variant:
-    """One way to run one model."""
-
-    model: str
-    precision: str
-    kernel: str | None
-    execution: Execution
-
-    @property
-    def key(self) -> str:
-        return f"{self.model} {self.precision} {self.kernel or 'plain'} {self.execution}"
+LIMITS = {"max_sequences": 64, "max_tokens": 8192}
+"""Those that docs/gpu.md serves with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,19 +73,6 @@ class Given:
         yield from sorted(self.shapes, key=lambda shape: -shape[0] * shape[1])
 
 
-def variants(models: list[str]) -> list[Variant]:
-    """The likely best ones first: time on such a machine is short."""
-    kernels = [k for k in KERNELS if k not in {"dense", "torch"}]
-    found = []
-    for execution in ("graphs", "compiled graphs", "eager", "compile"):
-        for model in models:
-            found.append(Variant(model, "bfloat16", None, execution))
-            found += [Variant(model, "bfloat16", kernel, execution) for kernel in kernels]
-            found.append(Variant(model, "float16", None, execution))
-            found += [Variant(model, "float16", k, execution) for k in ("marlin", "exllama_v2")]
-    return found
-
-
 def main() -> None:
     """Measure what is missing in the results."""
     given = _arguments()
@@ -96,20 +81,22 @@ def main() -> None:
         results = json.loads(given.out.read_text())
     results["machine"] = _machine()
     results["checkpoint"] = Checkpoint(given.work / "gptq").config["quantization_config"]
-    models = [m for m in ("gemma", "llama-1b") if m in given.models.split(",")]
+    models = [m for m in MODELS if m in given.models.split(",")]
     _prepare(given.work, models)
     began = time.monotonic()
-    if "kernels" not in results:
-        results["kernels"] = _guarded(lambda: kernel_times(given.work / "gptq"))
-        _write(given.out, results)
-    for variant in variants(models):
+    for variant in variants(models, compiled=given.compiled):
         if variant.key in results or (given.only and given.only not in variant.key):
             continue
         if time.monotonic() - began > given.seconds:
             print(f"stopped after {given.seconds:.0f} s; run again for the rest")
             break
         print(variant.key, flush=True)
-        results[variant.key] = _guarded(partial(measure, variant, given.work, given.store))
+        results[variant.key] = _guarded(partial(measure, variant, given.work))
+        _write(given.out, results)
+    if given.kernels:
+        results["kernels"] = _guarded(
+            lambda: kernel_times(given.work / "gptq", compiled=given.compiled)
+        )
         _write(given.out, results)
     print(json.dumps(comparison(results)))
 
@@ -125,7 +112,7 @@ def _guarded(step: Callable[[], Any]) -> Any:
         torch.cuda.empty_cache()
 
 
-def measure(variant: Variant, work: Path, store: Path) -> dict[str, Any]:
+def measure(variant: Variant, work: Path) -> dict[str, Any]:
     """Load, remember the memory, time every shape; answers too, where the model has been trained."""
     directory = work / _directory(variant)
     torch.cuda.reset_peak_memory_stats()
@@ -150,10 +137,10 @@ def measure(variant: Variant, work: Path, store: Path) -> dict[str, Any]:
         "shapes": times,
     }
     del runner, decoder
-    if variant.model == "gemma":
+    if variant.model != "llama-1b":
         gc.collect()
         torch.cuda.empty_cache()
-        result |= _guarded(lambda: served(variant, directory, work, store))
+        result |= _guarded(lambda: served(variant, directory, work))
     return result
 
 
@@ -180,16 +167,16 @@ def _time(decoder: Decoder, runner: Any, rows: int, length: int) -> dict[str, fl
     }
 
 
-def served(variant: Variant, directory: Path, work: Path, store: Path) -> dict[str, Any]:
+def served(variant: Variant, directory: Path, work: Path) -> dict[str, Any]:
     """The backend as the service has it: times of real messages, and answers against the CPU's."""
     content = json.loads((work / "messages.json").read_text())
-    artifact = Store(store).resolve(*content["model"].split("/"))
+    artifact = Store(work / "store").resolve(*content["model"].split("/"))
     manifest = artifact.manifest
     backend = GptqBackend(
         directory,
         manifest.prompt,
         manifest.max_message_tokens,
-        BackendOptions(threads=4),
+        BackendOptions(threads=4, **LIMITS),
         precision=variant.precision,  # type: ignore[arg-type]
         kernel=variant.kernel,
         execution=variant.execution,
@@ -200,18 +187,24 @@ def served(variant: Variant, directory: Path, work: Path, store: Path) -> dict[s
         times = {}
         for rows in SERVED:
             taken = []
-            for start in range(0, len(messages) - rows, max(rows, 4)):
+            for start in range(0, len(messages) - rows, max(rows // 4, 4)):
                 began = time.perf_counter()
                 backend.embed([m.tokens for m in messages[start : start + rows]])
                 taken.append((time.perf_counter() - began) * 1e3)
-            p50, p99 = np.percentile(taken[3:], (50, 99))
-            times[str(rows)] = {"p50_ms": round(float(p50), 3), "p99_ms": round(float(p99), 3)}
+            p50, p99 = (float(value) for value in np.percentile(taken[3:], (50, 99)))
+            times[str(rows)] = {
+                "p50_ms": round(p50, 3),
+                "p99_ms": round(p99, 3),
+                "messages_per_s": round(rows / p50 * 1e3, 1),
+            }
         times["cart"] = _cart_time(backend)
         states = np.concatenate(
             [backend.embed([m.tokens for m in b]) for b in batches(messages, backend.info)]
         )
     finally:
         backend.close()
+    if variant.model == "gemma-4bit":
+        return {"served_ms": times}  # rounded only: its answers say nothing
     expected = load_file(work / "expected.safetensors")["states"].float().numpy()
     texts = [message.text for message in messages]
     answers = [
@@ -219,12 +212,15 @@ def served(variant: Variant, directory: Path, work: Path, store: Path) -> dict[s
         for s in (states, expected)
     ]
     agreed = [a.intent == b.intent for a, b in zip(*answers, strict=True)]
+    gguf = content.get("gguf_intents")
+    alike = [a.intent == b for a, b in zip(answers[0], gguf, strict=True)] if gguf else []
     cosines = (states * expected).sum(1) / (
         np.linalg.norm(states, axis=1) * np.linalg.norm(expected, axis=1)
     )
     return {
         "served_ms": times,
         "agreement_with_cpu": round(float(np.mean(agreed)), 4),
+        "agreement_with_gguf": round(float(np.mean(alike)), 4) if alike else None,
         "least_cosine": round(float(cosines.min()), 5),
     }
 
@@ -242,14 +238,14 @@ def _cart_time(backend: GptqBackend) -> dict[str, float]:
     return {"p50_ms": round(float(p50), 3), "p99_ms": round(float(p99), 3)}
 
 
-def kernel_times(checkpoint: Path) -> dict[str, Any]:
+def kernel_times(checkpoint: Path, *, compiled: bool) -> dict[str, Any]:
     """Each kernel on one matrix of each shape, replayed from a graph: microseconds by rows."""
     _, matrices = Checkpoint(checkpoint).read()
     shapes = {(matrix.rows, matrix.columns): matrix for matrix in matrices.values()}
     device = torch.device("cuda")
     found: dict[str, Any] = {}
     for name, build in KERNELS.items():
-        if name == "torch":
+        if name == "torch" or (name in COMPILED and not compiled):
             continue
         dtype = torch.float16 if name == "exllama_v2" else torch.bfloat16
         for (rows, columns), matrix in shapes.items():
@@ -283,35 +279,10 @@ def _graph_time(layer: Any, rows: int, columns: int, dtype: torch.dtype) -> floa
     return round(float(began.elapsed_time(ended)) * 1e3 / 200, 2)
 
 
-def comparison(results: dict[str, Any]) -> dict[str, Any]:
-    """What the issue's bars ask for, of the best 4-bit variant against plain bfloat16."""
-    table: dict[str, Any] = {}
-    for model in ("gemma", "llama-1b"):
-        done = {
-            key: value
-            for key, value in results.items()
-            if key.startswith(f"{model} ") and "shapes" in value
-        }
-        plain = {k: v for k, v in done.items() if " plain " in k and "bfloat16" in k}
-        packed = {k: v for k, v in done.items() if " plain " not in k}
-        if not plain or not packed:
-            continue
-        ratios = {
-            shape: round(
-                min(v["shapes"][shape]["p50_ms"] for v in packed.values())
-                / min(v["shapes"][shape]["p50_ms"] for v in plain.values()),
-                3,
-            )
-            for shape in next(iter(plain.values()))["shapes"]
-        }
-        least = min(v["weights_mb"] for v in packed.values())
-        most = min(v["weights_mb"] for v in plain.values())
-        table[model] = {"p50_over_bf16": ratios, "weights_saved": round(1 - least / most, 3)}
-    return table
-
-
 def _directory(variant: Variant) -> str:
     packed = variant.kernel is not None
+    if variant.model == "gemma-4bit":
+        return "gptq-4bit"
     if variant.model == "gemma":
         return "gptq" if packed else "plain"
     return "llama-gptq" if packed else "llama-plain"
@@ -321,6 +292,8 @@ def _prepare(work: Path, models: list[str]) -> None:
     """Model directories beside the checkpoint: its weights unpacked, and random ones of Llama's shape."""
     if "gemma" in models and not (work / "plain").is_dir():
         write_plain(work / "gptq", work / "plain")
+    if "gemma-4bit" in models and not (work / "gptq-4bit").is_dir():
+        write_four_bits(work / "gptq", work / "gptq-4bit")
     if "llama-1b" in models and not (work / "llama-plain").is_dir():
         write_llama(work)
         write_plain(work / "llama-gptq", work / "llama-plain")
@@ -348,10 +321,11 @@ def _arguments() -> Any:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("work", type=Path)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--store", type=Path, default=Path("model_store"))
-    parser.add_argument("--models", default="gemma,llama-1b")
+    parser.add_argument("--models", default=",".join(MODELS))
     parser.add_argument("--only", help="Variants whose name contains this.")
-    parser.add_argument("--seconds", type=float, default=500.0, help="Begin none after so long.")
+    parser.add_argument("--seconds", type=float, default=240.0, help="Begin none after so long.")
+    parser.add_argument("--compiled", action="store_true", help="Kernels that nvcc compiles too.")
+    parser.add_argument("--kernels", action="store_true", help="Each kernel alone, at the end.")
     parser.add_argument("--again", action="store_true", help="Forget earlier results.")
     return parser.parse_args()
 

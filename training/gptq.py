@@ -39,6 +39,8 @@ class GptqConfig:
     """Kinds of matrices that keep 16 bits, for example ``down_proj``."""
     messages: int = 1024
     """Training messages to calibrate on."""
+    carts: int = 48
+    """Catalogs with a cart message beside them, where the model reads carts: about as many tokens."""
     damping: float = 0.05
     """Added to the Hessian's diagonal, as a share of its mean."""
     mse: float = 0.0

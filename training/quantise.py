@@ -10,60 +10,30 @@ import json
 import random
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import numpy as np
 import torch
 
 from app.artifacts.base_package import Progress, silent
 from app.artifacts.checkpoints import install_checkpoint
 from app.artifacts.manifest import write_atomically
 from app.artifacts.store import Artifact
-from app.backends.base import BackendOptions
-from app.backends.gptq import GptqBackend
-from app.classification.classifier import Classifier, IntentModel
-from app.classification.decision import Evidence, decide
-from app.classification.model_files import read_model
 from app.classification.prompt import Prompt
-from app.domain import OUT_OF_SCOPE
-from app.errors import InputError
+from app.errors import GoldenMismatch, InputError
 from training.bases import Base, Tokeniser
+from training.cart.making import draw_rows
+from training.cart.tuning import CartEncoder
 from training.examples import Example, read_seeds, take_split
 from training.gptq import GptqConfig, quantise
-from training.measure import weigh_all
+from training.gptq_cost import SEED, Comparison, compare, gives_goldens
 from training.merged import merge_artifact
 from training.shop_csv import read_shop_csv
 from training.storefront import training_seeds
 
 EVALUATION = "evaluation.json"
-SEED = 20
-_SEQUENCES, _TOKENS = 64, 2048
-"""Messages and tokens of one batch while measuring."""
-
-
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """Answers of the quantised weights beside those of the merged ones, 16 bits each, same arithmetic."""
-
-    messages: int
-    agreement: float
-    """Share of equal decisions, out of scope among them."""
-    intent_agreement: float
-    """Share of equal best intents, whatever the scope."""
-    model_agreement: float
-    """Share of equal best labels of the language model alone, before fusion."""
-    confidence_shift: float
-    """Mean distance between the confidences of the best intents."""
-    in_scope_messages: int
-    accuracy: float
-    merged_accuracy: float
-    """In-scope accuracy without threshold; not a number where none of the intents is served."""
-    bytes: int
-    merged_bytes: int
-    """Of the tensors on disk."""
 
 
 def read_messages(
@@ -88,7 +58,7 @@ def quantise_artifact(
     """Make, measure and install the GPTQ checkpoint of a published version; replaces an older one.
 
     An interrupted run leaves the older one as it was. With ``out``, a directory that is not there yet,
-    the checkpoint goes to it instead.
+    the checkpoint goes to it instead. Raises :class:`GoldenMismatch` where the service would refuse it.
     """
     if config.bits not in {4, 8}:
         raise InputError(f"{config.bits} bits: choose 4 or 8")
@@ -107,9 +77,14 @@ def quantise_artifact(
         chosen = random.Random(SEED).sample(
             list(calibration), min(config.messages, len(calibration))
         )
+        prompts = tokeniser.prompts([example.text for example in chosen])
+        if artifact.manifest.cart is not None:
+            prompts += _cart_prompts(tokeniser, config.carts)
         progress("quantise", 0, 0)
         made = Path(work) / "quantised"
-        quantise(merged, tokeniser.prompts([e.text for e in chosen]), config, made, threads)
+        quantise(merged, prompts, config, made, threads)
+        if out is None:
+            _check_goldens(artifact, made, config, threads)
         comparison = compare(artifact, reference, made, dev, threads, progress)
         write_evaluation(made, config, comparison, len(chosen))
         packages = ("gptqmodel", "torch", "transformers")
@@ -121,63 +96,20 @@ def quantise_artifact(
     return comparison
 
 
-def compare(
-    artifact: Artifact,
-    merged: Path,
-    quantised: Path,
-    examples: Sequence[Example],
-    threads: int,
-    progress: Progress = silent,
-) -> Comparison:
-    """Both model directories on the same messages, through the serving backend."""
-    model = read_model(artifact.directory, artifact.manifest)
-    plain, merged_bytes = _weigh(artifact, model, merged, examples, threads, progress)
-    packed, size = _weigh(artifact, model, quantised, examples, threads, progress)
-    before, after = (decide(e, model.calibration, model.labels) for e in (plain, packed))
-    pairs = list(zip(before, after, strict=True))
-    served = set(model.labels) - {OUT_OF_SCOPE}
-    inside = [i for i, example in enumerate(examples) if example.intent in served]
-    hits = [
-        [answers[i].ranking[0].intent == examples[i].intent for i in inside]
-        for answers in (before, after)
-    ]
-    return Comparison(
-        messages=len(examples),
-        agreement=_mean([a.intent == b.intent for a, b in pairs]),
-        intent_agreement=_mean([a.ranking[0].intent == b.ranking[0].intent for a, b in pairs]),
-        model_agreement=_mean((plain.lm.argmax(axis=1) == packed.lm.argmax(axis=1)).tolist()),
-        confidence_shift=_mean(
-            [abs(a.ranking[0].confidence - b.ranking[0].confidence) for a, b in pairs]
-        ),
-        in_scope_messages=len(inside),
-        accuracy=_mean(hits[1]),
-        merged_accuracy=_mean(hits[0]),
-        bytes=size,
-        merged_bytes=merged_bytes,
-    )
+def _cart_prompts(tokeniser: Tokeniser, count: int) -> list[tuple[int, ...]]:
+    """The weights read carts too: catalogs with a message, of products kept from their training."""
+    encoder = CartEncoder(tokeniser.plain, tokeniser.beginning, tokeniser.end)
+    return [encoder.encode(row).tokens for row in draw_rows("heads", count, SEED)]
 
 
-def _weigh(
-    artifact: Artifact,
-    model: IntentModel,
-    checkpoint: Path,
-    examples: Sequence[Example],
-    threads: int,
-    progress: Progress,
-) -> tuple[Evidence, int]:
-    options = BackendOptions(threads=threads, max_sequences=_SEQUENCES, max_tokens=_TOKENS)
-    manifest = artifact.manifest
-    backend = GptqBackend(checkpoint, manifest.prompt, manifest.max_message_tokens, options)
+def _check_goldens(artifact: Artifact, made: Path, config: GptqConfig, threads: int) -> None:
     try:
-        classifier = Classifier(backend, model)
-        evidence = weigh_all(classifier, examples, progress, f"{checkpoint.name} weights")
-    finally:
-        backend.close()
-    return evidence, sum(path.stat().st_size for path in checkpoint.glob("*.safetensors"))
-
-
-def _mean(values: Sequence[float]) -> float:
-    return round(float(np.mean(values)), 5) if values else float("nan")
+        gives_goldens(artifact, made, threads)
+    except GoldenMismatch as error:
+        raise GoldenMismatch(
+            f"{error}: the service would refuse {config.bits}-bit weights like these, so they are not "
+            "installed; try 8 bits, or --out to look at them"
+        ) from error
 
 
 def write_evaluation(

@@ -28,7 +28,7 @@ def load_classifier(
     :class:`app.errors.BackendError`; nothing stays loaded then.
     """
     model = read_model(artifact.directory, artifact.manifest)
-    cart = _read_cart(artifact)
+    cart = cart_model(artifact)
     backend = open_backend(artifact, options, kind)
     try:
         if backend.info.hidden_size != artifact.manifest.hidden_size:
@@ -45,7 +45,8 @@ def load_classifier(
     return classifier
 
 
-def _read_cart(artifact: Artifact) -> CartModel | None:
+def cart_model(artifact: Artifact) -> CartModel | None:
+    """The artifact's cart heads, if it has any. Raises :class:`ManifestInvalid`."""
     spec = artifact.manifest.cart
     if spec is None:
         return None

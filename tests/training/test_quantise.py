@@ -18,7 +18,7 @@ recipe = pytest.importorskip("training.quantise")
 
 from app.artifacts.checkpoints import verified_checkpoint  # noqa: E402
 from app.artifacts.store import Artifact  # noqa: E402
-from app.errors import InputError  # noqa: E402
+from app.errors import GoldenMismatch, InputError  # noqa: E402
 from tests.backends.tiny_intents import write_tiny_intents  # noqa: E402
 from tests.fake_artifact import EXAMPLES  # noqa: E402
 from training.examples import Example  # noqa: E402
@@ -74,10 +74,23 @@ def test_a_run_that_breaks_off_leaves_the_older_checkpoint(
 
     monkeypatch.setattr(recipe, "compare", broken)
     monkeypatch.setattr(recipe, "quantise", lambda *_: None)
+    monkeypatch.setattr(recipe, "gives_goldens", lambda *_: None)
     with pytest.raises(KeyboardInterrupt):
         recipe.quantise_artifact(artifact, MESSAGES, MESSAGES, GptqConfig(), threads=1)
     assert verified_checkpoint(artifact) == made[0]
     assert not list(artifact.weights_directory.glob("quantise-*"))
+
+
+def test_weights_that_the_service_would_refuse_are_not_installed(artifact: Artifact, made):
+    """Told after minutes here, with what to try, and not by every start of the service from then on."""
+    first, second, *_ = artifact.manifest.golden
+    other = first.model_copy(update={"intent": second.intent})
+    strict = Artifact(artifact.directory, artifact.manifest.model_copy(update={"golden": (other,)}))
+    before = {path.name: path.read_bytes() for path in made[0].iterdir()}
+    with pytest.raises(GoldenMismatch, match=r"refuse 8-bit weights .* --out"):
+        recipe.quantise_artifact(strict, MESSAGES, MESSAGES, GptqConfig(), threads=1)
+    kept = {path.name: path.read_bytes() for path in verified_checkpoint(artifact).iterdir()}
+    assert kept == before
 
 
 def test_inputs_are_checked_before_any_work(artifact: Artifact, tmp_path: Path):
