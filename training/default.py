@@ -4,12 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
-
-import numpy as np
-import numpy.typing as npt
-import torch
 
 from app.artifacts.base_package import Progress
 from app.artifacts.manifest import Label
@@ -17,43 +12,32 @@ from app.artifacts.store import Artifact
 from app.classification.head import Head
 from app.classification.prompt import Prompt
 from app.domain import OUT_OF_SCOPE
-from training.bases import DEFAULT_QUANTISATION, Base, Tokeniser, load_model, packaged_base
-from training.cart.dataset import write_dataset
+from training.bases import DEFAULT_QUANTISATION, packaged_base
 from training.cart.making import make_cart
-from training.cart.tuning import CartEncoder, CartObjective, EncodedCart
 from training.evaluate import TestSet
 from training.examples import (
     LANGUAGES,
+    STRANGERS,
     WILD,
     Example,
     read_labelled,
-    read_rows,
     read_taxonomy,
     take_split,
 )
 from training.ngram_fit import fit_ngrams
 from training.opensets import clinc150, storefront_negatives
 from training.publish import Draft, publish
+from training.stage_one import tune_default
 from training.storefront import (
-    CART_BATCH,
-    CART_HELD_OUT,
-    CART_ROWS,
-    JSON_SHARE,
     NAME,
     SEED,
-    TUNING,
     VOCABULARY,
-    LabelSet,
-    label_sets,
     own_messages,
     storefront_set,
     taxonomy_labels,
     training_seeds,
-    unlabelled_texts,
 )
-from training.teacher import packaged_teacher
-from training.tuned_files import read_cart_heads, read_tuned, write_cart_heads, write_tuned
-from training.tuning import NO_LABELS, Encoded, Tuned, text_rows, tune
+from training.tuned_files import read_cart_heads, read_tuned
 
 PROTOTYPE_EXAMPLES = 2000
 LEAST_COVERAGE = 0.95
@@ -67,7 +51,8 @@ TRAINED_ON = (
     "bitext train (CDLA-Sharing 1.0)",
     "webshop-goals (MIT)",
     "multidogo-fastfood train, texts only (CDLA-Permissive 1.0)",
-    "all-MiniLM-L6-v2, as a teacher (Apache-2.0)",
+    "made-up shops (this project)",
+    "EmbeddingGemma 300M, as a teacher (Gemma Terms of Use)",
 )
 GOLDEN = (
     "track my parcel please, order 58213",
@@ -110,7 +95,7 @@ def train_default(
     prompt = Prompt()
     tuned = read_tuned(run)
     if tuned is None:
-        tuned = _tune(base, prompt, data, store / ".cache", run, device, progress)
+        tuned = tune_default(base, data, store / ".cache", run, device, progress)
     labels = taxonomy_labels()
     messages = storefront_set(data).examples
     progress("fit n-grams", 0, 0)
@@ -140,6 +125,7 @@ def train_default(
         test_sets=[
             TestSet("seeds test", take_split(seeds, "test")),
             TestSet("wild", read_labelled(WILD, "wild")),
+            TestSet("strangers", read_labelled(STRANGERS, "strangers")),
             TestSet(
                 "clinc150 out of scope", [*_in_scope(seeds), *_out_of_scope(clinc150(data, "test"))]
             ),
@@ -163,101 +149,6 @@ def _held_out(data: Path, seeds: Sequence[Example]) -> list[Example]:
         *_out_of_scope(clinc150(data, "val")),
         *random.Random(SEED).sample(far, min(HELD_NEGATIVES, len(far))),
     ]
-
-
-def encode(
-    base: Base, prompt: Prompt, sets: Sequence[LabelSet]
-) -> tuple[list[Encoded], list[npt.NDArray[np.float32]]]:
-    """All sets' prompts with their labels' numbers, and the starting rows of each set's head."""
-    tokeniser = Tokeniser(base, prompt)
-    encoded = []
-    for number, label_set in enumerate(sets):
-        rows = {label: row for row, label in enumerate(label_set.labels)}
-        prompts = tokeniser.prompts([example.text for example in label_set.examples])
-        encoded += [
-            Encoded(tokens, number, rows[example.intent])
-            for tokens, example in zip(prompts, label_set.examples, strict=True)
-        ]
-    model = load_model(base)
-    embedding = model.get_input_embeddings().weight.detach().numpy()
-    heads = [
-        text_rows(
-            embedding, [tokeniser.plain(label.replace("_", " ").lower()) for label in s.labels]
-        )
-        for s in sets
-    ]
-    return encoded, heads
-
-
-def _tune(
-    base: Base,
-    prompt: Prompt,
-    data: Path,
-    cache: Path,
-    run: Path,
-    device: str,
-    progress: Progress,
-) -> Tuned:
-    """Intents, carts and the teacher's embeddings on one set of weights; kept in ``run``."""
-    sets = label_sets(data)
-    encoded, heads = encode(base, prompt, sets)
-    encoded, targets = _taught(base, prompt, data, cache, sets, encoded, device, progress)
-    torch.set_float32_matmul_precision("high")
-    model = load_model(base, device)
-    carts = CartObjective(
-        _cart_rows(base, run / "cart", progress), model.config.hidden_size, CART_BATCH, device, SEED
-    )
-    tuned = tune(
-        model,
-        encoded,
-        heads,
-        TUNING.on(device),
-        lambda done, total, loss: progress(f"tune (loss {loss:.2f})", done, total),
-        targets=targets,
-        objectives=[carts],
-    )
-    write_cart_heads(run, carts.heads())
-    write_tuned(run, tuned)
-    return tuned
-
-
-def _taught(
-    base: Base,
-    prompt: Prompt,
-    data: Path,
-    cache: Path,
-    sets: Sequence[LabelSet],
-    encoded: list[Encoded],
-    device: str,
-    progress: Progress,
-) -> tuple[list[Encoded], npt.NDArray[np.float32]]:
-    """English examples with their rows of the teacher's embeddings, and the texts without a label."""
-    texts = [(e.text, e.language) for label_set in sets for e in label_set.examples]
-    unlabelled = unlabelled_texts(data, sets)
-    english = [i for i, (_, language) in enumerate(texts) if language == "en"]
-    teacher = packaged_teacher(cache, device, progress)
-    targets = teacher.embed([texts[i][0] for i in english] + unlabelled, progress)
-    for row, i in enumerate(english):
-        encoded[i] = replace(encoded[i], target=row)
-    prompts = Tokeniser(base, prompt).prompts(unlabelled)
-    encoded += [
-        Encoded(tokens, NO_LABELS, 0, len(english) + row) for row, tokens in enumerate(prompts)
-    ]
-    return encoded, targets
-
-
-def _cart_rows(base: Base, directory: Path, progress: Progress) -> list[EncodedCart]:
-    """The generated training rows; a share of the simple ones answers in the paper's JSON."""
-    if not (directory / "train.jsonl").is_file():
-        write_dataset(directory, SEED, CART_ROWS, CART_HELD_OUT, CART_HELD_OUT, progress)
-    tokeniser = Tokeniser(base, Prompt())
-    encoder = CartEncoder(tokeniser.plain, tokeniser.beginning, tokeniser.end)
-    rng = random.Random(SEED)
-    rows = []
-    for row in read_rows(directory / "train.jsonl"):
-        simple = row["kind"] in ("single", "absent", "no_action")
-        rows.append(encoder.encode(row, as_json=simple and rng.random() < JSON_SHARE))
-    return rows
 
 
 def _labels(names: Sequence[str]) -> tuple[Label, ...]:

@@ -16,6 +16,8 @@ from app.domain import OUT_OF_SCOPE
 HERE = Path(__file__).parent
 SEEDS = HERE / "data" / "seeds"
 WILD = HERE / "data" / "wild.jsonl"
+STRANGERS = HERE / "data" / "strangers.jsonl"
+"""Two test sets written from the taxonomy alone, by hands that saw no seed; never trained on."""
 TAXONOMY = HERE / "taxonomy.toml"
 LANGUAGES = ("en", "hr", "es")
 

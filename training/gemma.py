@@ -1,4 +1,4 @@
-"""Gemma 3 in plain torch, for training in little time: low-rank changes are folded into the weights once a step.
+"""Gemma 3 in plain torch, for training in little time: LoRA is folded into the weights once a step.
 
 The layers are those of ``transformers``' ``Gemma3TextModel`` (Gemma Team 2025, arXiv 2503.19786), written
 without its general machinery, so that a step launches a third of the kernels. Weights come by their
@@ -10,14 +10,32 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 
 MATRICES = ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
 """Of a layer, in the order in which they are used; LoRA changes all of them."""
 _GLOBAL_EVERY = 6
+_NAMES = {
+    "input_layernorm": "attn_norm",
+    "post_attention_layernorm": "post_attention_norm",
+    "pre_feedforward_layernorm": "ffn_norm",
+    "post_feedforward_layernorm": "post_ffw_norm",
+    "self_attn.q_norm": "attn_q_norm",
+    "self_attn.k_norm": "attn_k_norm",
+    "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output",
+    "mlp.gate_proj": "ffn_gate",
+    "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down",
+}
+"""Of ``transformers``, by those of a GGUF file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +89,7 @@ class Gemma(torch.nn.Module):
         self.merged: dict[str, torch.Tensor] = {}
 
     def merge(self, trainable: bool = False) -> None:
-        """Fold the factors into bfloat16 weights; ``trainable`` ones collect gradients for :meth:`collect`."""
+        """Fold the factors into bfloat16 weights, ``trainable`` ones for :meth:`collect`."""
         for number, name in enumerate(self.names):
             weight = self._frozen[name]
             if len(self.factors):
@@ -146,6 +164,24 @@ class Gemma(torch.nn.Module):
     def _norm(self, x: torch.Tensor, name: str) -> torch.Tensor:
         weight = self._norms[name]
         return F.rms_norm(x.float(), (len(weight),), weight, self.shape.eps)
+
+
+def read_checkpoint(
+    path: Path, device: torch.device | str
+) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    """``transformers``' safetensors in float32, by the names of a GGUF file; and the embedding."""
+    found = {}
+    for stored_name, stored in load_file(path).items():
+        name, tensor = stored_name.removeprefix("model."), stored.float().to(device)
+        if name == "embed_tokens.weight":
+            table = tensor
+        elif name == "norm.weight":
+            found["output_norm.weight"] = tensor + 1
+        else:
+            _, layer, rest = name.split(".", 2)
+            kind = _NAMES[rest.removesuffix(".weight")]
+            found[f"blk.{layer}.{kind}.weight"] = tensor + 1 if kind.endswith("norm") else tensor
+    return found, table
 
 
 def last_states(states: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:

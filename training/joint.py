@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -110,7 +110,11 @@ class Messages:
         targets = torch.tensor([m.target for m in batch], device=self._device)
         told = self._label_loss(states[labels >= 0], labels[labels >= 0]) / len(batch)
         near, related = self._teacher_loss(states[targets >= 0], targets[targets >= 0])
-        self.last = {"labels": told.detach(), "teacher": near.detach(), "relation": related.detach()}
+        self.last = {
+            "labels": told.detach(),
+            "teacher": near.detach(),
+            "relation": related.detach(),
+        }
         config = self._config
         return told + config.teacher_weight * near + config.relation_weight * related
 
@@ -188,15 +192,13 @@ def train(
             group["lr"] = peak * rate(done, config.warmup)
         model.merge(trainable=True)
         optimiser.zero_grad(set_to_none=True)
-        total = [torch.zeros_like(p) for p in factors]
         for objective in objectives:
-            loss = objective.loss(model)
-            loss.backward()
-            found = model.collect()
-            torch._foreach_add_(total, _cut(found, 1.0 / len(objectives)))
+            objective.loss(model).backward()
+            for factor, grad in zip(
+                factors, _cut(model.collect(), 1 / len(objectives)), strict=True
+            ):
+                factor.grad = grad if factor.grad is None else factor.grad + grad
             torch.nn.utils.clip_grad_norm_(objective.parameters(), 1.0)
-        for factor, grad in zip(factors, total, strict=True):
-            factor.grad = grad
         optimiser.step()
         decay = min(config.ema, step / (step + 9.0))
         with torch.no_grad():
@@ -221,8 +223,8 @@ def adapter_of(model: Gemma) -> dict[str, tuple[npt.NDArray[np.float32], npt.NDA
 
 def _cut(gradients: list[torch.Tensor], most: float) -> list[torch.Tensor]:
     """All gradients shortened together to a norm of at most ``most``."""
-    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
-    return list(torch._foreach_mul(gradients, (most / (norm + 1e-6)).clamp(max=1.0)))
+    shorter = (most / (torch.nn.utils.get_total_norm(gradients) + 1e-6)).clamp(max=1.0)
+    return [gradient * shorter for gradient in gradients]
 
 
 def rate(done: float, warmup: float) -> float:
@@ -232,10 +234,6 @@ def rate(done: float, warmup: float) -> float:
     return 0.5 * (1.0 + math.cos(math.pi * (done - warmup) / (1.0 - warmup)))
 
 
-def labels_in(heads: Sequence[npt.NDArray[np.float32]]) -> Mapping[int, int]:
-    """The first row of each label set among all rows."""
-    starts, at = {}, 0
-    for number, head in enumerate(heads):
-        starts[number] = at
-        at += len(head)
-    return starts
+def first_rows(heads: Sequence[npt.NDArray[np.float32]]) -> list[int]:
+    """Where each label set begins among all sets' rows."""
+    return [sum(map(len, heads[:number])) for number in range(len(heads))]

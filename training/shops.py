@@ -1,4 +1,4 @@
-"""Made-up shops of many trades, each with intents of its own: what the backbone learns to start new shops from.
+"""Made-up shops of many trades, each with intents of its own: what new shops start from.
 
 ``data/shops/<language>/<trade>.jsonl`` holds one shop's messages, written for this project. Its intents are
 cut as that shop's support would cut them and mean nothing elsewhere: each shop is a label set of its

