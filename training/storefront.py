@@ -94,6 +94,7 @@ FAST = Variant(
     tuning=JointConfig(learning_rate=7e-4, steps=6871, seed=4),
     carts=False,
     layers=(0, 1, 3, 7, 12, 17),
+    quantisation="Q8_0",
 )
 """A third of the layers and intents only (docs/decisions/0023). On a CPU its tuning takes days."""
 VARIANTS = {variant.name: variant for variant in (DEFAULT, FAST)}
