@@ -11,6 +11,7 @@ import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -18,10 +19,22 @@ import torch
 import torch.nn.functional as F
 
 from training.gemma import Gemma, last_states, padded
-from training.tuning import Objective, Progress, Tuned
+from training.tuning import Progress, Tuned
 
 _AT_ONCE = 4
 """Batches that are drawn together and cut by length, for less padding."""
+
+
+class Objective(Protocol):
+    """Something that the weights learn, one batch of its own a step."""
+
+    def parameters(self) -> Sequence[torch.nn.Parameter]:
+        """What it trains beside the adapter; kept as an average too, and read there at the end."""
+        ...
+
+    def loss(self, model: Gemma) -> torch.Tensor:
+        """Of the next batch."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
