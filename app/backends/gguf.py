@@ -54,7 +54,7 @@ class GgufBackend:
         self._options = options
         with _border(BackendUnavailable, f"loading {weights.name}"):
             _start_library()
-            self._model = LlamaModel(weights)
+            self._model = LlamaModel(weights, give_way=options.give_way)
             try:
                 self._set_up(prompt, max_message_tokens, options)
             except BaseException:
@@ -89,6 +89,7 @@ class GgufBackend:
             sequences=options.max_sequences + 1,
             rows=options.max_sequences,
             threads=options.threads,
+            give_way=options.give_way,
         )
         self._recover(self._context)
 

@@ -23,6 +23,8 @@ from app.backends.base import HiddenStates
 
 _FINAL_NORM = b"result_norm\0"
 """The tensor that llama.cpp's graphs name so: the hidden states after the last norm."""
+_LAYER = b"l_out-"
+"""Beginning of the names of what comes out of each layer."""
 _DONT_NEED = 4
 """``MADV_DONTNEED``."""
 _TOKENS_A_RELEASE = 2048
@@ -78,10 +80,24 @@ class LlamaError(Exception):
 class LlamaModel:
     """Weights and vocabulary, or the vocabulary alone. ``tokenise`` is thread-safe."""
 
-    def __init__(self, path: Path, *, vocabulary_only: bool = False) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        vocabulary_only: bool = False,
+        give_way: Callable[[], bool] | None = None,
+    ) -> None:
+        """``give_way`` is called before each tensor, and may take its time."""
         params = llama_cpp.llama_model_default_params()
         params.n_gpu_layers = 0
         params.vocab_only = vocabulary_only
+        if give_way is not None:
+
+            def on_progress(_share: float, _user_data: object) -> bool:
+                give_way()
+                return True  # false would end the loading
+
+            params.progress_callback = llama_cpp.llama_progress_callback(on_progress)
         model = llama_cpp.llama_model_load_from_file(os.fsencode(path), params)
         if not model:
             raise LlamaError(f"{path.name} could not be loaded")
@@ -159,7 +175,8 @@ class LlamaContext:
     them have in common. A model with a sliding window forgets the cells behind it, unless
     ``keep_window``: then the end of a sequence may be taken off and another put in its place.
     ``cell_type`` is how keys and values are stored. Without ``flash_attention`` a few tokens after a
-    long text are computed faster on a CPU, and many tokens slower.
+    long text are computed faster on a CPU, and many tokens slower. ``give_way`` is called after each
+    layer until it returns false.
     """
 
     def __init__(
@@ -174,8 +191,10 @@ class LlamaContext:
         keep_window: bool = False,
         flash_attention: bool = True,
         cell_type: int = F16,
+        give_way: Callable[[], bool] | None = None,
     ) -> None:
         self._model = model
+        self._give_way = give_way
         self._since_release = 0
         self._rows = np.empty((rows, model.hidden_size), np.float32)
         self._filled = 0
@@ -230,9 +249,16 @@ class LlamaContext:
         def on_node(tensor: int, ask: bool, _user_data: object) -> bool:  # noqa: FBT001  as in C
             if ask:
                 self._asked += 1
+                if self._give_way is not None:
+                    name = string_at(tensor + name_at, length)
+                    return name == _FINAL_NORM or name.startswith(_LAYER)
                 if self._asked < self._names_from:
                     return False
                 return string_at(tensor + name_at, length) == _FINAL_NORM
+            if self._give_way is not None and string_at(tensor + name_at, length) != _FINAL_NORM:
+                if not self._give_way():
+                    self._give_way = None
+                return True  # on with the graph
             self._keep(tensor)
             return False
 

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
+from time import monotonic, sleep
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -20,6 +21,37 @@ BEHIND = 10
 """Niceness of work that must end in time: about a tenth of a core that others want too."""
 LAST = 19
 """Niceness of work that may starve: a seventieth."""
+
+
+_LONGEST_WAIT = 0.05
+"""Seconds. A model has some fifty layers and matrices to wait before, a few hundred times in all while it
+loads: where others never rest it still comes up, within a minute or so."""
+_LOOK_EVERY = 0.002
+
+
+class GiveWay:
+    """Lets the work of one model wait while others serve: called between its steps, from its thread.
+
+    A low priority alone does not do it. Where the quota of a container is what is scarce, and not its
+    CPUs, all threads run at once and are then held up together; and a thread that was pushed aside may
+    be holding what the others need: the interpreter, a barrier, memory that the cache has room for once.
+    """
+
+    def __init__(self, busy: Callable[[], bool]) -> None:
+        """``busy`` tells whether others have work; from any thread."""
+        self._busy = busy
+        self._over = False
+
+    def __call__(self) -> bool:
+        """Wait until the others rest, but not for ever; whether to be called again."""
+        end = monotonic() + _LONGEST_WAIT
+        while not self._over and self._busy() and monotonic() < end:
+            sleep(_LOOK_EVERY)
+        return not self._over
+
+    def stop(self) -> None:
+        """From now on the model is one of the others."""
+        self._over = True
 
 
 def step_back(niceness: int) -> None:
