@@ -59,8 +59,8 @@ class BackendOptions:
     kept_prefix_tokens: int = 4096
     """Tokens of prefixes whose attention state may be kept for the next message."""
     give_way: Callable[[], bool] | None = None
-    """Called now and then while loading and computing, and may take its time: others go first. False
-    once it need not be called any more. A backend whose steps cannot be told apart ignores it."""
+    """Called now and then while computing, and may take its time: others go first. False once it need
+    not be called any more. A backend whose steps cannot be told apart ignores it."""
 
 
 class Backend(Protocol):

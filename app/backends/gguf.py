@@ -54,7 +54,7 @@ class GgufBackend:
         self._options = options
         with _border(BackendUnavailable, f"loading {weights.name}"):
             _start_library()
-            self._model = LlamaModel(weights, give_way=options.give_way)
+            self._model = LlamaModel(weights)
             try:
                 self._set_up(prompt, max_message_tokens, options)
             except BaseException:

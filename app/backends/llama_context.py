@@ -80,24 +80,10 @@ class LlamaError(Exception):
 class LlamaModel:
     """Weights and vocabulary, or the vocabulary alone. ``tokenise`` is thread-safe."""
 
-    def __init__(
-        self,
-        path: Path,
-        *,
-        vocabulary_only: bool = False,
-        give_way: Callable[[], bool] | None = None,
-    ) -> None:
-        """``give_way`` is called before each tensor, and may take its time."""
+    def __init__(self, path: Path, *, vocabulary_only: bool = False) -> None:
         params = llama_cpp.llama_model_default_params()
         params.n_gpu_layers = 0
         params.vocab_only = vocabulary_only
-        if give_way is not None:
-
-            def on_progress(_share: float, _user_data: object) -> bool:
-                give_way()
-                return True  # false would end the loading
-
-            params.progress_callback = llama_cpp.llama_progress_callback(on_progress)
         model = llama_cpp.llama_model_load_from_file(os.fsencode(path), params)
         if not model:
             raise LlamaError(f"{path.name} could not be loaded")

@@ -24,8 +24,9 @@ LAST = 19
 
 
 _LONGEST_WAIT = 0.05
-"""Seconds. A model has some fifty layers and matrices to wait before, a few hundred times in all while it
-loads: where others never rest it still comes up, within a minute or so."""
+"""Seconds, each time it is called."""
+PATIENCE = 5.0
+"""Seconds that a load waits in all. Where others never rest, it goes on beside them after that."""
 _LOOK_EVERY = 0.002
 
 
@@ -37,17 +38,20 @@ class GiveWay:
     be holding what the others need: the interpreter, a barrier, memory that the cache has room for once.
     """
 
-    def __init__(self, busy: Callable[[], bool]) -> None:
-        """``busy`` tells whether others have work; from any thread."""
+    def __init__(self, busy: Callable[[], bool], patience: float = PATIENCE) -> None:
+        """``busy`` tells whether others have work, from any thread; ``patience`` is in seconds."""
         self._busy = busy
+        self._left = patience
         self._over = False
 
     def __call__(self) -> bool:
         """Wait until the others rest, but not for ever; whether to be called again."""
-        end = monotonic() + _LONGEST_WAIT
+        began = monotonic()
+        end = began + min(_LONGEST_WAIT, self._left)
         while not self._over and self._busy() and monotonic() < end:
             sleep(_LOOK_EVERY)
-        return not self._over
+        self._left -= monotonic() - began
+        return not self._over and self._left > 0
 
     def stop(self) -> None:
         """From now on the model is one of the others."""

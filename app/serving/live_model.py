@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import math
 import threading
 from collections.abc import Callable, Sequence
 from enum import Enum
@@ -16,7 +17,7 @@ from app import metrics
 from app.artifacts.manifest import Manifest
 from app.domain import ModelRef, Prediction
 from app.errors import NotReady, ShopintentError
-from app.serving.background import GiveWay
+from app.serving.background import PATIENCE, GiveWay
 from app.serving.batcher import Batcher, Load, Loaded, Manner
 from app.serving.drift import IntentWindow
 from app.serving.queue import TokenQueue
@@ -75,7 +76,7 @@ class LiveModel:
         call = partial(load, name) if version is None else partial(load, name, version)
         give_way = None
         if busy is not None and manner is not Manner.ALONE:
-            give_way = GiveWay(busy)
+            give_way = GiveWay(busy, math.inf if manner is Manner.SHADOW else PATIENCE)
             call = partial(load, name, version, give_way)
         self._batcher = Batcher(label, call, self.queue, self._settle, load_lock, manner, give_way)
 

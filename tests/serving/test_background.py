@@ -51,7 +51,10 @@ def test_work_waits_while_others_serve_and_goes_on_when_they_rest() -> None:
 
 def test_work_does_not_wait_for_ever() -> None:
     """A service that never rests gets its new version all the same."""
-    assert GiveWay(lambda: True)()
+    assert GiveWay(lambda: True)(), "one wait is short"
+    give_way = GiveWay(lambda: True, patience=0.06)
+    assert give_way()
+    assert not give_way(), "and all of them together have an end"
 
 
 def test_work_that_has_become_one_of_the_others_does_not_wait() -> None:
