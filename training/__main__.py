@@ -33,10 +33,11 @@ def train_default(
     """Train, quantise, calibrate, evaluate and publish the default model."""
     limit_threads(threads)
     from training import default
-    from training.storefront import NAME, TUNING
+    from training.shops import SHOPS
+    from training.storefront import NAME, STAGE_ONE
 
-    sources = [TAXONOMY, *sorted(SEEDS.glob("*/*.jsonl"))]
-    run = run or run_commands.run_directory(NAME, sources, f"{TUNING} {device}")
+    sources = [TAXONOMY, *sorted(SEEDS.glob("*/*.jsonl")), *sorted(SHOPS.glob("*/*.jsonl"))]
+    run = run or run_commands.run_directory(NAME, sources, f"{STAGE_ONE} {device}")
     with ProgressLine(console) as progress:
         artifact = default.train_default(data, store, run, device, model_threads(threads), progress)
     console.print(f"published {artifact.label}: see {artifact.directory / 'report.md'}")

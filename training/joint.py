@@ -78,6 +78,8 @@ class Messages:
         config: JointConfig,
         device: str,
     ) -> None:
+        if not math.isclose(sum(pool.share for pool in pools), 1.0):
+            raise ValueError("the pools' shares must add up to one")
         self._pools, self._config, self._device = pools, config, device
         self._rng = random.Random(config.seed)
         self._waiting: list[list[Message]] = []
@@ -121,11 +123,13 @@ class Messages:
     def _draw(self) -> list[Message]:
         if not self._waiting:
             size = self._config.batch_size
+            total = size * _AT_ONCE
             drawn: list[Message] = []
             for pool in self._pools:
-                drawn += self._rng.choices(pool.messages, k=round(pool.share * size * _AT_ONCE))
+                drawn += self._rng.choices(pool.messages, k=math.ceil(pool.share * total))
+            del drawn[total:]  # before they are sorted: what is left over must not be the longest
             drawn.sort(key=lambda message: len(message.spellings[0]))
-            self._waiting = [drawn[i : i + size] for i in range(0, len(drawn) - size + 1, size)]
+            self._waiting = [drawn[i : i + size] for i in range(0, total, size)]
             self._rng.shuffle(self._waiting)
         return self._waiting.pop()
 
