@@ -82,6 +82,7 @@ class Shop:
         states = unit(hidden_states(model, prompts, config.device))
         if self._recipe.four_bit:
             del model
+            directory.parent.mkdir(parents=True, exist_ok=True)
             with TemporaryDirectory(dir=directory.parent) as scratch:
                 model = self._backbone.four_bit_model(config.device, Path(scratch))
         tuned = tune(
