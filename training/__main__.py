@@ -29,17 +29,26 @@ def train_default(
     ] = None,
     device: Device = "cpu",
     threads: Threads = 0,
+    variant: Annotated[
+        Literal["storefront", "storefront-fast"],
+        typer.Option(
+            help="storefront-fast: a third of the layers, no carts (docs/decisions/0023)."
+        ),
+    ] = "storefront",
 ) -> None:
-    """Train, quantise, calibrate, evaluate and publish the default model."""
+    """Train, quantise, calibrate, evaluate and publish the default model, or its fast variant."""
     limit_threads(threads)
     from training import default
     from training.shops import SHOPS
-    from training.storefront import NAME, STAGE_ONE
+    from training.storefront import VARIANTS
 
     sources = [TAXONOMY, *sorted(SEEDS.glob("*/*.jsonl")), *sorted(SHOPS.glob("*/*.jsonl"))]
-    run = run or run_commands.run_directory(NAME, sources, f"{STAGE_ONE} {device}")
+    chosen = VARIANTS[variant]
+    run = run or run_commands.run_directory(variant, sources, f"{chosen} {device}")
     with ProgressLine(console) as progress:
-        artifact = default.train_default(data, store, run, device, model_threads(threads), progress)
+        artifact = default.train_default(
+            data, store, run, device, model_threads(threads), progress, chosen
+        )
     console.print(f"published {artifact.label}: see {artifact.directory / 'report.md'}")
 
 

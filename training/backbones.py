@@ -15,6 +15,7 @@ from app.artifacts.manifest import BaseModelId
 from app.artifacts.store import Store
 from app.backends.gguf_importance import read_importance
 from app.classification.prompt import Prompt
+from app.errors import InputError
 from training.adapter_files import Adapter, read_adapter
 from training.base_sources import find_base
 from training.bases import (
@@ -25,9 +26,14 @@ from training.bases import (
     packaged_base,
 )
 from training.layouts import adapter_from_gguf
+from training.storefront import FAST
 from training.tuning import apply_adapter
 
 STOREFRONT = "storefront"
+_SHALLOW = (
+    "{} keeps only some layers of its base, and a shop cannot start from that: take 'storefront' or a "
+    "whole base"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +72,8 @@ def find_backbone(name: str, store: Path, progress: Progress) -> Backbone:
     """
     if name == STOREFRONT:
         return _storefront(store, progress)
+    if name == FAST.name:
+        raise InputError(_SHALLOW.format(name))
     base = find_base(name, store, progress)
     assert not isinstance(base.origin, BaseModelId)
     notices = sorted(store.glob("*[Gg][Ee][Mm][Mm][Aa]*.md")) if name.startswith("gemma") else []
@@ -83,6 +91,8 @@ def find_backbone(name: str, store: Path, progress: Progress) -> Backbone:
 def _storefront(store: Path, progress: Progress) -> Backbone:
     artifact = Store(store).resolve(STOREFRONT)
     recipe = artifact.recipe()
+    if recipe.layers is not None:
+        raise InputError(_SHALLOW.format(artifact.label))
     base = packaged_base(store / ".cache", progress)
     stored = [read_adapter(artifact.directory / path) for path in recipe.adapters]
     return Backbone(

@@ -1,4 +1,4 @@
-"""`train-default`: the default artifact from its data, step by step; each step resumes where it stands."""
+"""`train-default`: the default artifact or its fast variant; each step resumes where it stands."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from app.artifacts.store import Artifact
 from app.classification.head import Head
 from app.classification.prompt import Prompt
 from app.domain import OUT_OF_SCOPE
-from training.bases import DEFAULT_QUANTISATION, packaged_base
+from training.bases import packaged_base
 from training.cart.making import make_cart
 from training.evaluate import TestSet
 from training.examples import (
@@ -29,9 +29,10 @@ from training.opensets import clinc150, storefront_negatives
 from training.publish import Draft, publish
 from training.stage_one import tune_default
 from training.storefront import (
-    NAME,
+    DEFAULT,
     SEED,
     VOCABULARY,
+    Variant,
     own_messages,
     storefront_set,
     taxonomy_labels,
@@ -88,19 +89,25 @@ GOLDEN_CARTS = [
 
 
 def train_default(
-    data: Path, store: Path, run: Path, device: str, threads: int, progress: Progress
+    data: Path,
+    store: Path,
+    run: Path,
+    device: str,
+    threads: int,
+    progress: Progress,
+    variant: Variant = DEFAULT,
 ) -> Artifact:
     """Tune (or take ``run``'s result), quantise, calibrate on dev, evaluate on test, publish."""
     base = packaged_base(store / ".cache", progress)
     prompt = Prompt()
     tuned = read_tuned(run)
     if tuned is None:
-        tuned = tune_default(base, data, store / ".cache", run, device, progress)
+        tuned = tune_default(base, data, store / ".cache", run, device, progress, variant)
     labels = taxonomy_labels()
     messages = storefront_set(data).examples
     progress("fit n-grams", 0, 0)
     draft = Draft(
-        name=NAME,
+        name=variant.name,
         labels=_labels(labels),
         head=Head(*tuned.heads[0]),
         ngrams=fit_ngrams(
@@ -109,14 +116,15 @@ def train_default(
         adapters=[tuned.adapter],
         base=base,
         prompt=prompt,
-        quantisation=DEFAULT_QUANTISATION,
+        quantisation=variant.quantisation,
         languages=LANGUAGES,
         trained_on=TRAINED_ON,
         notices=sorted(store.glob("*[Gg][Ee][Mm][Mm][Aa]*.md")),
         vocabulary=VOCABULARY,
+        layers=variant.layers,
     )
     seeds = own_messages()
-    cart = read_cart_heads(run)
+    cart = read_cart_heads(run) if variant.carts else None
     return publish(
         draft,
         store,

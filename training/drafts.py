@@ -16,6 +16,7 @@ from app.artifacts.manifest import Label, Manifest, PromptSpec, WeightsRecipe, d
 from app.artifacts.store import Artifact
 from app.backends.base import Backend
 from app.backends.gguf_importance import measure_importance, write_importance
+from app.backends.gguf_layers import Layers
 from app.backends.gguf_quantise import PRECISE, Quantisation
 from app.backends.gguf_weights import build_weights
 from app.classification.classifier import Classifier, IntentModel
@@ -56,6 +57,8 @@ class Draft:
     notices: Sequence[Path] = field(default_factory=tuple)
     vocabulary: Path | None = None
     """Which pieces of the base's vocabulary the weights keep (:mod:`training.vocabulary`); else all."""
+    layers: tuple[int, ...] | None = None
+    """Which layers of the base the weights keep, by their numbers in the base; else all."""
 
     @property
     def intents(self) -> tuple[str, ...]:
@@ -87,9 +90,9 @@ def build_draft(
             precise = Artifact(directory, manifest("F16"))
             weights = build_weights(precise, progress, store)
             progress("measure importance", 0, len(texts))
-            importance = measure_importance(
-                weights, precise.manifest.prompt, texts, threads=threads
-            )
+            measured = measure_importance(weights, precise.manifest.prompt, texts, threads=threads)
+            layers = Layers(draft.layers)
+            importance = {layers.in_base(name): columns for name, columns in measured.items()}
             shutil.rmtree(weights.parent)
         write_importance(directory / IMPORTANCE, dict(importance))
         paths += (IMPORTANCE,)
@@ -155,6 +158,7 @@ def _manifest(draft: Draft, directory: Path, version: str, paths: Sequence[str])
             output=f"model-{draft.quantisation.split()[0].lower()}.gguf",
             importance=IMPORTANCE if IMPORTANCE in paths else None,
             vocabulary=VOCABULARY if VOCABULARY in paths else None,
+            layers=draft.layers,
         ),
         files=tuple(describe_file(directory, path) for path in paths),
         golden=(),

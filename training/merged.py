@@ -25,9 +25,15 @@ from training.tuning import apply_adapter
 def base_directory(artifact: Artifact, progress: Progress = silent) -> Path:
     """The artifact's base, unpacked into the store's cache.
 
-    Raises :class:`InputError` where the weights were published whole, so that there is none.
+    Raises :class:`InputError` where the weights were published whole, so that there is none, and where
+    they keep only some of its layers.
     """
-    base = artifact.recipe().base
+    base, layers = artifact.recipe().base, artifact.recipe().layers
+    if layers is not None:
+        raise InputError(
+            f"{artifact.label} keeps {len(layers)} layers of its base, which only GGUF weights can: "
+            "take a model with all of them, such as 'storefront'"
+        )
     store = artifact.directory.parent.parent
     cache = store / ".cache"
     if isinstance(base, BasePackage):

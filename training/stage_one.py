@@ -1,4 +1,4 @@
-"""The default model's tuning: messages, teacher and carts brought together for :mod:`training.joint`."""
+"""The storefront models' tuning: messages, teacher and carts brought together for :mod:`training.joint`."""
 
 from __future__ import annotations
 
@@ -20,20 +20,18 @@ from training.cart.renaming import rename, stems_of
 from training.cart.tuning import CartEncoder, CartObjective, EncodedCart
 from training.examples import LANGUAGES, read_rows
 from training.gemma import Gemma, read_checkpoint
-from training.joint import JointConfig, Message, Messages, Pool, first_rows, train
+from training.joint import Message, Messages, Pool, first_rows, train
 from training.noise import noisy
 from training.storefront import (
     CART_BATCH,
     CART_HELD_OUT,
     CART_ROWS,
+    DEFAULT,
     JSON_SHARE,
-    RANK,
     RENAMED_SHARE,
-    SCALE,
     SEED,
-    SHARES,
-    STAGE_ONE,
     LabelSet,
+    Variant,
     label_sets,
     own_messages,
     unlabelled_texts,
@@ -63,9 +61,10 @@ def tune_default(
     run: Path,
     device: str,
     progress: Progress,
-    config: JointConfig = STAGE_ONE,
+    variant: Variant = DEFAULT,
 ) -> Tuned:
     """Tune and keep the outcome in ``run``; several runs with other seeds are worth averaging."""
+    config = variant.tuning
     torch.set_float32_matmul_precision("high")
     sets = label_sets(data)
     tokeniser = Tokeniser(base, Prompt())
@@ -76,22 +75,31 @@ def tune_default(
     targets = packaged_teacher(cache, device, progress).embed(texts, progress)
     rows = {text: row for row, text in enumerate(texts)}
     pools = [
-        Pool(SHARES[name], spelt(group, tokeniser, rows, config.seed))
+        Pool(variant.shares[name], spelt(group, tokeniser, rows, config.seed))
         for name, group in groups.items()
     ]
-    model = Gemma(tensors, table, rank=RANK, alpha=SCALE, seed=config.seed)
-    carts = CartObjective(
-        cart_rows(tokeniser, run / "cart", progress), model.hidden, CART_BATCH, device, config.seed
+    model = Gemma(
+        tensors,
+        table,
+        layers=variant.layers,
+        rank=variant.rank,
+        alpha=variant.scale,
+        seed=config.seed,
     )
+    carts = [
+        CartObjective(rows, model.hidden, CART_BATCH, device, config.seed)
+        for rows in ([cart_rows(tokeniser, run / "cart", progress)] if variant.carts else [])
+    ]
     tuned = train(
         model,
         Messages(pools, heads, targets, config, device),
-        [carts],
+        carts,
         config,
         lambda done, total, loss: progress(f"tune (loss {loss:.2f})", done, total),
     )
     tuned = replace(tuned, heads=tuned.heads[:1])  # the other sets' labels have done their work
-    write_cart_heads(run, carts.heads())
+    for objective in carts:
+        write_cart_heads(run, objective.heads())
     write_tuned(run, tuned)
     return tuned
 
@@ -101,8 +109,8 @@ def group_texts(
     heads: Sequence[npt.NDArray[np.float32]],
     unlabelled: Sequence[tuple[str, str]],
 ) -> dict[str, list[Text]]:
-    """All texts by the group that :data:`SHARES` names."""
-    groups: dict[str, list[Text]] = {name: [] for name in SHARES}
+    """All texts by the group that :attr:`Variant.shares` names."""
+    groups: dict[str, list[Text]] = {name: [] for name in DEFAULT.shares}
     for first, label_set in zip(first_rows(heads), sets, strict=True):
         places = {label: first + row for row, label in enumerate(label_set.labels)}
         group = groups[_GROUPS.get(label_set.name, "shops")]

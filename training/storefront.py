@@ -1,4 +1,4 @@
-"""The default artifact's recipe: which messages go in, in what doses, and the knobs.
+"""The default artifact's recipe and its faster variant's: which messages, in what doses, and the knobs.
 
 The backbone learns many label sets at once, each against its own rows: the storefront's taxonomy in
 three languages, 61 made-up shops and three open sets, whose label rows are thrown away
@@ -13,12 +13,13 @@ Banking77 and powerplay11 stay out of all training: they are open benchmarks.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from app.domain import OUT_OF_SCOPE
+from training.bases import DEFAULT_QUANTISATION
 from training.duplicates import join_families
 from training.examples import (
     HERE,
@@ -60,10 +61,43 @@ VOCABULARY: Path | None = HERE / "data" / "vocabulary.safetensors"
 """The pieces of Gemma's vocabulary that the weights keep, by `python -m training vocabulary`; None: all."""
 JSON_SHARE = 0.15
 """Of the rows with at most one action, learned as the paper's JSON answer: its baseline."""
-RANK, SCALE = 64, 2.0
-SHARES = {"own": 0.42, "shops": 0.2, "open": 0.16, "unlabelled": 0.22}
-"""Of each batch of messages."""
-STAGE_ONE = JointConfig(steps=1200, seed=SEED)
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One of the models that are made from these messages: how deep, how tuned, how stored."""
+
+    name: str
+    rank: int
+    scale: float
+    shares: Mapping[str, float]
+    """Of each batch of messages."""
+    tuning: JointConfig
+    carts: bool = True
+    layers: tuple[int, ...] | None = None
+    """Of the base, by its numbers; None: all."""
+    quantisation: str = DEFAULT_QUANTISATION
+
+
+DEFAULT = Variant(
+    name=NAME,
+    rank=64,
+    scale=2.0,
+    shares={"own": 0.42, "shops": 0.2, "open": 0.16, "unlabelled": 0.22},
+    tuning=JointConfig(steps=1200, seed=SEED),
+)
+FAST = Variant(
+    name="storefront-fast",
+    rank=160,
+    scale=1.0,
+    shares={"own": 0.46, "shops": 0.2, "open": 0.14, "unlabelled": 0.2},
+    tuning=JointConfig(learning_rate=7e-4, steps=6871, seed=4),
+    carts=False,
+    layers=(0, 1, 3, 7, 12, 17),
+    quantisation="Q8_0",
+)
+"""A third of the layers and intents only (docs/decisions/0023). On a CPU its tuning takes days."""
+VARIANTS = {variant.name: variant for variant in (DEFAULT, FAST)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -110,7 +110,7 @@ class BaseModelId(_Frozen):
 class WeightsRecipe(_Frozen):
     """How the weights are built on the machine that serves them.
 
-    base -> trim the vocabulary -> dequantise -> add each adapter in turn -> quantise -> ``output``.
+    base -> trim vocabulary and layers -> dequantise -> add each adapter in turn -> quantise -> ``output``.
     """
 
     base: Annotated[BasePackage | BaseFile | BaseModelId, Field(discriminator="kind")]
@@ -123,6 +123,20 @@ class WeightsRecipe(_Frozen):
     """Path in ``files``: mean squared inputs of each matrix, to quantise by (safetensors)."""
     vocabulary: str | None = Field(default=None, exclude_if=lambda value: value is None)
     """Path in ``files``: which pieces of the base's vocabulary stay (safetensors); by default all."""
+    layers: tuple[Annotated[int, Field(ge=0)], ...] | None = Field(
+        default=None, min_length=1, exclude_if=lambda value: value is None
+    )
+    """Which layers of the base stay, in the order in which they are computed; by default all.
+
+    Adapters and importance name tensors by the numbers that the layers have in the base.
+    """
+
+    @field_validator("layers")
+    @classmethod
+    def _layers_distinct(cls, value: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        if value is not None and len(set(value)) != len(value):
+            raise ValueError("a layer can be kept only once")
+        return value
 
     @property
     def inputs(self) -> tuple[str, ...]:

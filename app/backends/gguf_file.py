@@ -128,6 +128,11 @@ class GgufFile:
         kind, at, _ = self._values.get(key, (None, 0, 0))
         return int(struct.unpack_from("<I", self._map, at)[0]) if kind == _UINT32 else None
 
+    def string(self, key: str) -> str | None:
+        """A string metadata value, or None when the file has no such key."""
+        kind, at, _ = self._values.get(key, (None, 0, 0))
+        return self._string(at)[0] if kind == _STRING else None
+
     def strings(self, key: str) -> list[bytes]:
         """An array of strings, undecoded. Raises :class:`FileDamaged` when it is none."""
         count, at = self._array(key, _STRING)

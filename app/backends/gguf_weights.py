@@ -21,6 +21,7 @@ from app.artifacts.manifest import BaseFile, BaseModelId, BasePackage, sha256_of
 from app.artifacts.store import BUILD, Artifact, write_build_marker
 from app.backends.gguf_file import Bytes, GgufFile, TensorInfo, write_gguf
 from app.backends.gguf_importance import read_importance
+from app.backends.gguf_layers import Layers
 from app.backends.gguf_quantise import Floats, Quantisation, dequantise, quantise
 from app.backends.gguf_vocabulary import TENSORS, Ids, Vocabulary, read_kept
 from app.errors import ArtifactError, FileDamaged, WeightsNotBuilt
@@ -89,12 +90,19 @@ def _base_path(
 def _merge(artifact: Artifact, base: GgufFile, output: Path, progress: Progress) -> None:
     recipe = artifact.recipe()
     adapters = [_read_adapter(artifact.directory / path, base) for path in recipe.adapters]
+    layers = Layers(recipe.layers)
+    layers.check(base)
+    in_base = layers.tensors(base)
+    _refuse_dropped(recipe.adapters, adapters, set(in_base.values()))
     changes = {
         name: [adapter[name] for adapter in adapters if name in adapter] for name in base.tensors
     }
     quantisation = Quantisation.parse(recipe.quantisation)
     kept, values = _trim_vocabulary(artifact, base)
-    tensors = [_target(info, quantisation, kept) for info in base.tensors.values()]
+    tensors = [
+        _target(replace(base.tensors[source], name=name), quantisation, kept)
+        for name, source in in_base.items()
+    ]
     importance = _read_importance(artifact, base)
     total = sum(info.bytes for info in tensors)
     done = 0
@@ -102,18 +110,33 @@ def _merge(artifact: Artifact, base: GgufFile, output: Path, progress: Progress)
     def content(target: TensorInfo) -> Iterator[Bytes]:
         nonlocal done
         rows = kept if target.name in TENSORS else None
-        weights_of = importance.get(target.name)
-        for piece in _tensor(base, target, changes[target.name], weights_of, rows):
+        source = in_base[target.name]
+        weights_of = importance.get(source)
+        for piece in _tensor(base, source, target, changes[source], weights_of, rows):
             yield piece
             done += piece.nbytes
             progress("merge and quantise", done, total)
 
     partial = output.with_name(output.name + ".partial")
-    metadata = base.metadata_with({"general.file_type": _file_type(quantisation), **values})
+    metadata = base.metadata_with(
+        {"general.file_type": _file_type(quantisation), **values, **layers.values(base)}
+    )
     size, digest = write_gguf(partial, metadata, base.metadata_count, tensors, content)
     partial.replace(output)
     built_with = f"llama-cpp-python {version('llama-cpp-python')}, numpy {np.__version__}"
     write_build_marker(artifact, sha256=digest, size=size, built_with=built_with)
+
+
+def _refuse_dropped(
+    paths: Sequence[str], adapters: Sequence[Mapping[str, Lora]], kept: set[str]
+) -> None:
+    """Nothing of an adapter is left out in silence. Raises :class:`FileDamaged`."""
+    for path, adapter in zip(paths, adapters, strict=True):
+        dropped = sorted(adapter.keys() - kept)
+        if dropped:
+            raise FileDamaged(
+                f"{path}: {dropped[0]} belongs to a layer of the base that is not kept"
+            )
 
 
 def _file_type(quantisation: Quantisation) -> int:
@@ -145,6 +168,7 @@ def _target(info: TensorInfo, quantisation: Quantisation, kept: Ids | None) -> T
 
 def _tensor(
     base: GgufFile,
+    name: str,
     target: TensorInfo,
     changes: Sequence[Lora],
     importance: Floats | None,
@@ -152,14 +176,14 @@ def _tensor(
 ) -> Iterator[Bytes]:
     """A tensor's stored bytes, a slice of rows at a time; as they are where nothing changes.
 
-    With ``kept``, only those rows of the base.
+    ``name`` is the one that it has in the base. With ``kept``, only those rows of the base.
     """
-    info = base.tensors[target.name]
+    info = base.tensors[name]
     source = info.type
     for start in range(0, target.rows, _ROWS_AT_ONCE):
         stop = min(start + _ROWS_AT_ONCE, target.rows)
         rows: slice | Ids = slice(start, stop) if kept is None else kept[start:stop]
-        stored = base.rows(target.name, 0, info.rows)[rows]
+        stored = base.rows(name, 0, info.rows)[rows]
         if not changes and source == target.type:
             yield stored
             continue

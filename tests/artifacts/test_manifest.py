@@ -19,6 +19,12 @@ from tests.fake_artifact import write_fake_artifact
 from tests.fake_cart import fake_cart
 
 
+def _recipe(**fields: object) -> dict[str, object]:
+    base = {"kind": "file", "path": "base.gguf", "sha256": "0" * 64}
+    recipe = {"base": base, "adapters": [], "quantisation": "Q8_0", "output": "model.gguf"}
+    return recipe | fields
+
+
 @pytest.fixture
 def manifest(tmp_path: Path) -> Manifest:
     return write_fake_artifact(tmp_path)
@@ -58,6 +64,9 @@ def test_whoever_reads_the_folder_reads_its_files(manifest: Manifest, tmp_path: 
         ("labels", [{"intent": "a"}, {"intent": "a"}, {"intent": "out_of_scope"}], "labels"),
         ("files", [{"path": "../x", "bytes": 1, "sha256": "0" * 64}], "files"),
         ("surprise", 1, "surprise"),
+        ("weights", _recipe(layers=[0, 1, 1]), "only once"),
+        ("weights", _recipe(layers=[]), "layers"),
+        ("weights", _recipe(layers=[-1]), "layers"),
     ],
 )
 def test_a_broken_field_is_named(

@@ -21,6 +21,8 @@ def test_reads_what_the_reference_reader_reads(tiny_gguf: Path):
         assert ours.rows(info.name, 0, info.rows).tobytes() == tensor.data.tobytes()
     assert ours.uint32("gemma3.block_count") == 2
     assert ours.uint32("general.architecture") is None
+    assert ours.string("general.architecture") == "gemma3"
+    assert ours.string("gemma3.block_count") is None
 
 
 def test_a_copy_is_the_same_file(tiny_gguf: Path, tmp_path: Path):

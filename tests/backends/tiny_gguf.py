@@ -55,20 +55,28 @@ def tokens() -> tuple[list[bytes], list[float], list[int]]:
     return text, scores, kinds + [_BYTE] * 256 + [_NORMAL] * len(pieces)
 
 
-def write_tiny_gguf(path: Path, seed: int = 0, *, poison: float | None = None) -> Path:
+def write_tiny_gguf(
+    path: Path,
+    seed: int = 0,
+    *,
+    poison: float | None = None,
+    layers: int = LAYERS,
+    global_theta: float = 10000.0,
+    architecture: str = "gemma3",
+) -> Path:
     """``poison`` is put in place of one weight of the last norm."""
     rng = np.random.default_rng(seed)
-    writer = gguf.GGUFWriter(path, "gemma3")
+    writer = gguf.GGUFWriter(path, architecture)
     writer.add_context_length(512)
     writer.add_embedding_length(HIDDEN)
-    writer.add_block_count(LAYERS)
+    writer.add_block_count(layers)
     writer.add_feed_forward_length(FEED_FORWARD)
     writer.add_head_count(HEADS)
     writer.add_head_count_kv(1)
     writer.add_key_length(HEAD_SIZE)
     writer.add_value_length(HEAD_SIZE)
     writer.add_layer_norm_rms_eps(1e-6)
-    writer.add_rope_freq_base(10000.0)
+    writer.add_rope_freq_base(global_theta)
     writer.add_sliding_window(64)
     writer.add_file_type(gguf.LlamaFileType.ALL_F32)
     text, scores, kinds = tokens()
@@ -91,7 +99,7 @@ def write_tiny_gguf(path: Path, seed: int = 0, *, poison: float | None = None) -
     if poison is not None:
         last_norm[0] = poison
     writer.add_tensor("output_norm.weight", last_norm)
-    for layer in range(LAYERS):
+    for layer in range(layers):
         for name, shape in MATRICES.items():
             writer.add_tensor(f"blk.{layer}.{name}.weight", matrix(*shape))
         for name, width in _NORMS.items():
