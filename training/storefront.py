@@ -96,7 +96,7 @@ FAST = Variant(
     layers=(0, 1, 3, 7, 12, 17),
     quantisation="Q8_0",
 )
-"""A third of the layers and intents only (docs/decisions/0023). On a CPU its tuning takes days."""
+"""A third of the layers and intents only. On a CPU its tuning takes days."""
 VARIANTS = {variant.name: variant for variant in (DEFAULT, FAST)}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from training.bases import Base, Tokeniser  # noqa: E402
 from training.examples import Example, read_rows, read_seeds  # noqa: E402
 from training.joint import JointConfig  # noqa: E402
 from training.stage_one import SPELLINGS, Text, group_texts, spelt  # noqa: E402
-from training.storefront import SHARES, LabelSet, with_swaps  # noqa: E402
+from training.storefront import DEFAULT, LabelSet, with_swaps  # noqa: E402
 from training.tuned_files import read_cart_heads, read_tuned  # noqa: E402
 
 SETS = [
@@ -62,7 +63,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Base:
 def test_every_text_is_grouped_with_its_own_sets_label():
     """The same words in two sets stand twice, each pointing at a row of its own set."""
     groups = group_texts(SETS, HEADS, UNLABELLED)
-    assert groups.keys() == SHARES.keys()
+    assert groups.keys() == DEFAULT.shares.keys()
     assert [t.label for t in groups["own"]] == [0, 0, 1, 2]
     assert [(t.text, t.label) for t in groups["open"]] == [("make me laugh", 3)]
     assert [(t.text, t.label) for t in groups["shops"]] == [
@@ -76,8 +77,8 @@ def test_every_text_is_grouped_with_its_own_sets_label():
 
 def test_shares_of_the_groups_fill_the_batch():
     """Nothing is left over, and none of the groups is left out."""
-    assert sum(SHARES.values()) == pytest.approx(1.0)
-    assert min(SHARES.values()) > 0
+    assert sum(DEFAULT.shares.values()) == pytest.approx(1.0)
+    assert min(DEFAULT.shares.values()) > 0
 
 
 def test_texts_are_spelt_as_written_and_in_noisy_ways(base: Base):
@@ -163,9 +164,9 @@ def test_the_default_model_is_tuned_and_kept(
     monkeypatch.setattr(stage_one, "label_sets", lambda _data: SETS)
     monkeypatch.setattr(stage_one, "unlabelled_texts", lambda _data, _sets: UNLABELLED)
     monkeypatch.setattr(stage_one, "packaged_teacher", lambda *_: _Encoder())
-    config = JointConfig(steps=2, batch_size=16)
+    short = replace(DEFAULT, tuning=JointConfig(steps=2, batch_size=16))
     tuned = stage_one.tune_default(
-        base, tmp_path, tmp_path, tmp_path / "run", "cpu", lambda *_: None, config
+        base, tmp_path, tmp_path, tmp_path / "run", "cpu", lambda *_: None, short
     )
     assert [rows.shape for rows, _ in tuned.heads] == [(3, 32)]
     kept = read_tuned(tmp_path / "run")
