@@ -6,6 +6,7 @@ import asyncio
 import gc
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 
@@ -42,6 +43,7 @@ from app.cpu import cpu_budget
 from app.errors import ShopintentError
 from app.feedback.desk import FeedbackDesk
 from app.feedback.sqlite import SqliteFeedback
+from app.serving.background import GiveWay
 from app.serving.batcher import Load, Loaded
 from app.serving.cache import PredictionCache
 from app.serving.lifecycle import Lifecycle
@@ -219,9 +221,11 @@ def model_loader(settings: Settings) -> Load:
     options = backend_options(settings)
     store = open_store(settings)
 
-    def load(name: str, version: str | None = None, /) -> Loaded:
+    def load(name: str, version: str | None = None, give_way: GiveWay | None = None, /) -> Loaded:
         artifact = store.resolve(name, version)
-        classifier = load_classifier(artifact, options, settings.backend)
+        classifier = load_classifier(
+            artifact, replace(options, give_way=give_way), settings.backend
+        )
         return Loaded(artifact.manifest, classifier, published_shares(artifact))
 
     return load

@@ -7,6 +7,7 @@ import weakref
 
 from app.classification.classifier import Classifier
 from app.errors import ShopintentError
+from app.serving.background import GiveWay
 from app.serving.batcher import Loaded
 from tests.conftest import PATIENCE
 from tests.fake_artifact import fake_classifier, fake_manifest, fake_model
@@ -22,10 +23,15 @@ class Versions:
         self.held: dict[str, threading.Event] = {}
         """Versions whose loading waits."""
         self.loaded: list[tuple[str, weakref.ref[Classifier]]] = []
+        self.give_way: dict[str, GiveWay | None] = {}
+        """What each version was told to call while it loads."""
         self.shares: dict[str, float] | None = None
 
-    def load(self, name: str, version: str | None = None, /) -> Loaded:
+    def load(
+        self, name: str, version: str | None = None, give_way: GiveWay | None = None, /
+    ) -> Loaded:
         version = version or "1"
+        self.give_way[version] = give_way
         if version in self.held:
             assert self.held[version].wait(PATIENCE)
         if version in self.failing:

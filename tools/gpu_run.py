@@ -59,7 +59,7 @@ from app.classification.model_files import read_model
 
 REPEATS, PATIENCE = 50, 0.4
 """Timed passes of a shape, and seconds after which fewer do."""
-LIMITS = {"max_sequences": 64, "max_tokens": 8192}
+LIMITS = BackendOptions(threads=4, max_sequences=64, max_tokens=8192)
 """Those that docs/gpu.md serves with."""
 
 
@@ -176,7 +176,7 @@ def served(variant: Variant, directory: Path, work: Path) -> dict[str, Any]:
         directory,
         manifest.prompt,
         manifest.max_message_tokens,
-        BackendOptions(threads=4, **LIMITS),
+        LIMITS,
         precision=variant.precision,  # type: ignore[arg-type]
         kernel=variant.kernel,
         execution=variant.execution,

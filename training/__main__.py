@@ -39,9 +39,10 @@ def train_default(
     """Train, quantise, calibrate, evaluate and publish the default model, or its fast variant."""
     limit_threads(threads)
     from training import default
+    from training.shops import SHOPS
     from training.storefront import VARIANTS
 
-    sources = [TAXONOMY, *sorted(SEEDS.glob("*/*.jsonl"))]
+    sources = [TAXONOMY, *sorted(SEEDS.glob("*/*.jsonl")), *sorted(SHOPS.glob("*/*.jsonl"))]
     chosen = VARIANTS[variant]
     run = run or run_commands.run_directory(variant, sources, f"{chosen} {device}")
     with ProgressLine(console) as progress:

@@ -46,13 +46,15 @@ def check_data(
         bool, typer.Option("--joined", help="Split after joining the families of near-duplicates.")
     ] = False,
 ) -> None:
-    """List near-duplicates of fitted seeds in all that is measured on; exit 1 if any is a leak."""
+    """List near-duplicates of fitted messages in all that is measured on; exit 1 if any is a leak."""
     from training.duplicates import join_families
     from training.examples import read_seeds
     from training.leaks import find_leaks, measured_sets
+    from training.shops import read_shops
 
     seeds = join_families(read_seeds()) if joined else read_seeds()
-    findings = find_leaks(seeds, measured_sets(data, seeds))
+    shops = [message for messages in read_shops().values() for message in messages]
+    findings = find_leaks(seeds, measured_sets(data, seeds), shops)
     _show_findings(findings)
     if any(finding.leaks for finding in findings):
         raise typer.Exit(1)
@@ -124,6 +126,7 @@ def _show_stats(found: Stats) -> None:
     _output.print(_table("origin", {"": seeds["by_origin"]}))
     for heading in ("words", "characters", "slots"):
         _output.print(_table(heading, seeds[heading]))
+    _output.print(_table("made-up shops", found["shops"]))
     measured = Table("only measured on", "messages", *found["languages"])
     for name, content in found["measured_only"].items():
         by_language = {k: c["messages"] for k, c in content["by_language"].items()}

@@ -29,7 +29,8 @@ from app.classification.head import Head
 from app.classification.model_files import read_model, write_model
 from app.domain import OUT_OF_SCOPE
 from app.errors import ArtifactError, InputError
-from training.backbones import Backbone, find_backbone, upper_third
+from training.adapter_files import Adapter
+from training.backbones import STOREFRONT, Backbone, find_backbone, upper_third
 from training.bases import load_decoder
 from training.drafts import Draft, build_draft, find_prototypes
 from training.evaluate import TestSet
@@ -37,7 +38,7 @@ from training.examples import Example, labels_of
 from training.measure import Comparison, compare, embed_all
 from training.merged import merge as write_merged
 from training.publish import evaluate_sets, golden_answers, next_version, seal
-from training.recipe import Recipe
+from training.recipe import FEW_MESSAGES, Recipe
 from training.report import Making
 from training.run_files import (
     ARTIFACT,
@@ -61,9 +62,9 @@ from training.run_files import (
     write_tests,
 )
 from training.runs import Run
-from training.shop import Rehearsal, Shop, stock_negatives
+from training.shop import FOLDS, Rehearsal, Shop, stock_negatives
 from training.shop_csv import ShopRows, read_shop_csv, require_trainable
-from training.tuning import hidden_states
+from training.tuning import Tuned, hidden_states
 
 COMPARED = 400
 """Messages on which the built weights are compared with the merged ones."""
@@ -123,6 +124,11 @@ def prepare(
     config = backbone.base.config()
     first = upper_third(config) if recipe.first_layer is None else recipe.first_layer
     recipe = replace(recipe, tuning=replace(recipe.tuning, first_layer=first))
+    if recipe.tune == "auto":
+        intents = len({e.intent for e in rows.examples} - {OUT_OF_SCOPE})
+        few = sum(e.intent != OUT_OF_SCOPE for e in rows.examples) <= FEW_MESSAGES * intents
+        understands = recipe.base == STOREFRONT  # other bases know no shop yet
+        recipe = replace(recipe, tune="never" if few and understands else "always")
     spec = Spec(
         name=name,
         store=str(store),
@@ -172,7 +178,7 @@ def merge(run: Run, progress: Progress) -> None:
     with run.doing("merge", key):
         backbone = _backbone(spec, progress)
         shutil.rmtree(run / MERGED, ignore_errors=True)
-        adapters = [*backbone.adapters, tuned_model(run).adapter]
+        adapters = _adapters(backbone, tuned_model(run))
         write_merged(backbone.base.directory, adapters, run / MERGED, progress)
 
 
@@ -267,6 +273,11 @@ def _backbone(spec: Spec, progress: Progress) -> Backbone:
     return backbone
 
 
+def _adapters(backbone: Backbone, tuned: Tuned) -> list[Adapter]:
+    """The base's, and the shop's own where it has one."""
+    return [*backbone.adapters, *([tuned.adapter] if tuned.adapter else [])]
+
+
 def _rehearsal(run: Run, shop: Shop, spec: Spec) -> Rehearsal:
     return Rehearsal(
         shop,
@@ -274,6 +285,7 @@ def _rehearsal(run: Run, shop: Shop, spec: Spec) -> Rehearsal:
         read_rows(run, "held"),
         read_rows(run, "negatives"),
         spec.recipe.tuning.seed,
+        FOLDS if spec.recipe.frozen else 1,
     )
 
 
@@ -287,7 +299,7 @@ def _draft(
         labels=tuple(Label(intent=label) for label in labels),
         head=Head(*tuned.heads[0]),
         ngrams=Shop(backbone, labels, spec.recipe, progress).ngrams(rows),
-        adapters=[*backbone.adapters, tuned.adapter],
+        adapters=_adapters(backbone, tuned),
         base=backbone.base,
         prompt=backbone.prompt,
         quantisation=quantisation,

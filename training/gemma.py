@@ -15,7 +15,10 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
 from safetensors.torch import load_file
+
+from app.errors import FileDamaged
 
 MATRICES = ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
 """Of a layer, in the order in which they are used; LoRA changes all of them."""
@@ -45,6 +48,7 @@ class Shape:
     head_dim: int = 256
     eps: float = 1e-6
     window: int = 512
+    """Tokens that near attention sees: the last ones, or half as many to each side."""
     local_theta: float = 1e4
     global_theta: float = 1e6
     bidirectional: bool = False
@@ -124,14 +128,16 @@ class Gemma(torch.nn.Module):
 
     def _masks(self, length: int, lengths: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         """For near and for far attention; None is plainly causal, which never looks at padding."""
-        if self.shape.bidirectional:
-            places = torch.arange(length, device=lengths.device)
-            mask = (places < lengths[:, None])[:, None, None, :]
-            return mask, mask
-        if length <= self.shape.window:
-            return None, None
         places = torch.arange(length, device=lengths.device)
         distance = places[:, None] - places
+        if self.shape.bidirectional:
+            far = (places < lengths[:, None])[:, None, None, :]
+            if length <= self.shape.window // 2 + 1:
+                return far, far
+            # A token always sees itself: what padding says is never read, but it must be a number.
+            return far & (distance.abs() <= self.shape.window // 2) | (distance == 0), far
+        if length <= self.shape.window:
+            return None, None
         return (distance >= 0) & (distance < self.shape.window), None
 
     def _layer(
@@ -169,18 +175,30 @@ class Gemma(torch.nn.Module):
 def read_checkpoint(
     path: Path, device: torch.device | str
 ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-    """``transformers``' safetensors in float32, by the names of a GGUF file; and the embedding."""
+    """``transformers``' safetensors in float32, by the names of a GGUF file; and the embedding.
+
+    Raises :class:`FileDamaged` for what is no checkpoint of a Gemma 3.
+    """
+    try:
+        tensors = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise FileDamaged(f"{path.name} is unreadable: {error}") from error
+    table = None
     found = {}
-    for stored_name, stored in load_file(path).items():
+    for stored_name, stored in tensors.items():
         name, tensor = stored_name.removeprefix("model."), stored.float().to(device)
         if name == "embed_tokens.weight":
             table = tensor
         elif name == "norm.weight":
             found["output_norm.weight"] = tensor + 1
         else:
-            _, layer, rest = name.split(".", 2)
-            kind = _NAMES[rest.removesuffix(".weight")]
+            _, layer, rest = [*name.split(".", 2), "", ""][:3]
+            kind = _NAMES.get(rest.removesuffix(".weight"))
+            if kind is None:
+                raise FileDamaged(f"{path.name}: {stored_name} is no tensor of a Gemma 3")
             found[f"blk.{layer}.{kind}.weight"] = tensor + 1 if kind.endswith("norm") else tensor
+    if table is None:
+        raise FileDamaged(f"{path.name} has no embedding")
     return found, table
 
 

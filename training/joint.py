@@ -11,6 +11,7 @@ import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -18,10 +19,22 @@ import torch
 import torch.nn.functional as F
 
 from training.gemma import Gemma, last_states, padded
-from training.tuning import Objective, Progress, Tuned
+from training.tuning import Progress, Tuned
 
 _AT_ONCE = 4
 """Batches that are drawn together and cut by length, for less padding."""
+
+
+class Objective(Protocol):
+    """Something that the weights learn, one batch of its own a step."""
+
+    def parameters(self) -> Sequence[torch.nn.Parameter]:
+        """What it trains beside the adapter; kept as an average too, and read there at the end."""
+        ...
+
+    def loss(self, model: Gemma) -> torch.Tensor:
+        """Of the next batch."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +91,8 @@ class Messages:
         config: JointConfig,
         device: str,
     ) -> None:
+        if not math.isclose(sum(pool.share for pool in pools), 1.0):
+            raise ValueError("the pools' shares must add up to one")
         self._pools, self._config, self._device = pools, config, device
         self._rng = random.Random(config.seed)
         self._waiting: list[list[Message]] = []
@@ -121,11 +136,13 @@ class Messages:
     def _draw(self) -> list[Message]:
         if not self._waiting:
             size = self._config.batch_size
+            total = size * _AT_ONCE
             drawn: list[Message] = []
             for pool in self._pools:
-                drawn += self._rng.choices(pool.messages, k=round(pool.share * size * _AT_ONCE))
+                drawn += self._rng.choices(pool.messages, k=math.ceil(pool.share * total))
+            del drawn[total:]  # before they are sorted: what is left over must not be the longest
             drawn.sort(key=lambda message: len(message.spellings[0]))
-            self._waiting = [drawn[i : i + size] for i in range(0, len(drawn) - size + 1, size)]
+            self._waiting = [drawn[i : i + size] for i in range(0, total, size)]
             self._rng.shuffle(self._waiting)
         return self._waiting.pop()
 

@@ -20,6 +20,10 @@ T = TypeVar("T", bound="DataclassInstance")
 RECIPES = Path(__file__).parent / "recipes"
 
 Precision = Literal["auto", "bf16", "nf4"]
+Tune = Literal["auto", "always", "never"]
+
+FEW_MESSAGES = 40
+"""An intent, on average: up to here the base stays as it is and only a head is fitted."""
 
 TUNING = TuningConfig(
     rank=16,
@@ -38,11 +42,18 @@ class Recipe:
     base: str = "storefront"
     precision: Precision = "auto"
     """Of the frozen weights while tuning: ``nf4`` is QLoRA. ``auto``: nf4 on a GPU, bf16 on a CPU."""
+    tune: Tune = "auto"
+    """Whether the shop gets an adapter of its own; ``auto``: from :data:`FEW_MESSAGES` an intent on."""
     quantisation: str | None = None
     """Of the weights that are served; None takes the base's own."""
     first_layer: int | None = None
     """Layers before it stay as they are; None leaves two thirds of them."""
     tuning: TuningConfig = field(default=TUNING)
+
+    @property
+    def frozen(self) -> bool:
+        """Whether the base's weights stay as they are; to be asked once ``auto`` has been decided."""
+        return self.tune == "never"
 
     @property
     def four_bit(self) -> bool:
@@ -83,6 +94,8 @@ def recipe_of(content: Mapping[str, Any], source: str) -> Recipe:
     )
     if recipe.precision not in get_args(Precision):
         raise InputError(f"{source}: precision must be one of {', '.join(get_args(Precision))}")
+    if recipe.tune not in get_args(Tune):
+        raise InputError(f"{source}: tune must be one of {', '.join(get_args(Tune))}")
     if recipe.quantisation is not None:
         try:
             Quantisation.parse(recipe.quantisation)

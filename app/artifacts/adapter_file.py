@@ -22,6 +22,7 @@ Adapter: TypeAlias = dict[str, tuple[Floats, Floats]]
 """Tensor name -> ``(a, b)``; the merged weight is ``w + b @ a``."""
 
 _LARGEST = 127
+_FLOATS = (np.float16, np.float32, np.float64)
 
 
 def write_adapter(path: Path, adapter: Adapter, *, eight_bits: bool = False) -> None:
@@ -55,12 +56,19 @@ def read_adapter(path: Path) -> Adapter:
             raise FileDamaged(f"{path.name}: {name} is not a pair for a tensor of the base")
         if a.ndim != 2 or b.ndim != 2 or b.shape[1] != len(a):
             raise FileDamaged(f"{path.name}: {b.shape} @ {a.shape} of {name} do not fit")
+        kinds = {a.dtype.type, b.dtype.type}
+        if kinds != {np.int8} and not kinds <= set(_FLOATS):
+            raise FileDamaged(f"{path.name}: {name} has factors of {a.dtype} and {b.dtype}")
         if (scale is None) == (a.dtype == np.int8) or (
-            scale is not None and scale.shape != a.shape[:1]
+            scale is not None and (scale.shape != a.shape[:1] or scale.dtype.type not in _FLOATS)
         ):
             raise FileDamaged(f"{path.name}: {name} has a scale too many or too few")
         a, b = a.astype(np.float32), b.astype(np.float32)
-        adapter[name] = (a if scale is None else a * scale[:, None], b)
+        if scale is not None:
+            a = a * scale[:, None].astype(np.float32)
+        if not (np.isfinite(a).all() and np.isfinite(b).all()):
+            raise FileDamaged(f"{path.name}: {name} holds what is not a number")
+        adapter[name] = (a, b)
     if tensors:
         raise FileDamaged(f"{path.name}: does not know what {min(tensors)} is")
     return adapter

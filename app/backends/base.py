@@ -6,7 +6,7 @@ own limits in :class:`BackendInfo`, so callers never ask which kind it is.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
@@ -58,6 +58,9 @@ class BackendOptions:
     """Tokens before a message in :meth:`Backend.embed_after`: a shop's catalog."""
     kept_prefix_tokens: int = 4096
     """Tokens of prefixes whose attention state may be kept for the next message."""
+    give_way: Callable[[], bool] | None = None
+    """Called now and then while computing, and may take its time: others go first. False once it need
+    not be called any more. A backend whose steps cannot be told apart ignores it."""
 
 
 class Backend(Protocol):

@@ -89,6 +89,7 @@ class GgufBackend:
             sequences=options.max_sequences + 1,
             rows=options.max_sequences,
             threads=options.threads,
+            give_way=options.give_way,
         )
         self._recover(self._context)
 

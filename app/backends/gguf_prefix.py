@@ -62,6 +62,7 @@ class PrefixContext:
             keep_window=True,
             flash_attention=False,
             cell_type=_cell_type(),
+            give_way=options.give_way,
         )
 
     @property

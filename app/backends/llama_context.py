@@ -23,6 +23,8 @@ from app.backends.base import HiddenStates
 
 _FINAL_NORM = b"result_norm\0"
 """The tensor that llama.cpp's graphs name so: the hidden states after the last norm."""
+_LAYER = b"l_out-"
+"""Beginning of the names of what comes out of each layer."""
 _DONT_NEED = 4
 """``MADV_DONTNEED``."""
 _TOKENS_A_RELEASE = 2048
@@ -159,7 +161,8 @@ class LlamaContext:
     them have in common. A model with a sliding window forgets the cells behind it, unless
     ``keep_window``: then the end of a sequence may be taken off and another put in its place.
     ``cell_type`` is how keys and values are stored. Without ``flash_attention`` a few tokens after a
-    long text are computed faster on a CPU, and many tokens slower.
+    long text are computed faster on a CPU, and many tokens slower. ``give_way`` is called after each
+    layer until it returns false.
     """
 
     def __init__(
@@ -174,8 +177,10 @@ class LlamaContext:
         keep_window: bool = False,
         flash_attention: bool = True,
         cell_type: int = F16,
+        give_way: Callable[[], bool] | None = None,
     ) -> None:
         self._model = model
+        self._give_way = give_way
         self._since_release = 0
         self._rows = np.empty((rows, model.hidden_size), np.float32)
         self._filled = 0
@@ -230,9 +235,16 @@ class LlamaContext:
         def on_node(tensor: int, ask: bool, _user_data: object) -> bool:  # noqa: FBT001  as in C
             if ask:
                 self._asked += 1
+                if self._give_way is not None:
+                    name = string_at(tensor + name_at, length)
+                    return name == _FINAL_NORM or name.startswith(_LAYER)
                 if self._asked < self._names_from:
                     return False
                 return string_at(tensor + name_at, length) == _FINAL_NORM
+            if self._give_way is not None and string_at(tensor + name_at, length) != _FINAL_NORM:
+                if not self._give_way():
+                    self._give_way = None
+                return True  # on with the graph
             self._keep(tensor)
             return False
 

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
+from time import monotonic, sleep
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -20,6 +21,41 @@ BEHIND = 10
 """Niceness of work that must end in time: about a tenth of a core that others want too."""
 LAST = 19
 """Niceness of work that may starve: a seventieth."""
+
+
+_LONGEST_WAIT = 0.05
+"""Seconds, each time it is called."""
+PATIENCE = 5.0
+"""Seconds that a load waits in all. Where others never rest, it goes on beside them after that."""
+_LOOK_EVERY = 0.002
+
+
+class GiveWay:
+    """Lets the work of one model wait while others serve: called between its steps, from its thread.
+
+    A low priority alone does not do it. Where the quota of a container is what is scarce, and not its
+    CPUs, all threads run at once and are then held up together; and a thread that was pushed aside may
+    be holding what the others need: the interpreter, a barrier, memory that the cache has room for once.
+    """
+
+    def __init__(self, busy: Callable[[], bool], patience: float = PATIENCE) -> None:
+        """``busy`` tells whether others have work, from any thread; ``patience`` is in seconds."""
+        self._busy = busy
+        self._left = patience
+        self._over = False
+
+    def __call__(self) -> bool:
+        """Wait until the others rest, but not for ever; whether to be called again."""
+        began = monotonic()
+        end = began + min(_LONGEST_WAIT, self._left)
+        while not self._over and self._busy() and monotonic() < end:
+            sleep(_LOOK_EVERY)
+        self._left -= monotonic() - began
+        return not self._over and self._left > 0
+
+    def stop(self) -> None:
+        """From now on the model is one of the others."""
+        self._over = True
 
 
 def step_back(niceness: int) -> None:

@@ -18,7 +18,7 @@ from app.classification.cart_reader import CartMessage
 from app.classification.classifier import Classifier, Message
 from app.domain import CartDecision, Prediction
 from app.errors import InferenceFailed, NotReady, ShopintentError
-from app.serving.background import LAST, give_memory_back, in_background, step_back
+from app.serving.background import LAST, GiveWay, give_memory_back, in_background, step_back
 from app.serving.queue import TokenQueue
 from app.serving.ticket import Outcome, Ticket, Work
 
@@ -36,9 +36,14 @@ class Loaded:
 
 
 class Load(Protocol):
-    """From a model's name, and a version or else the active one, to a loaded model."""
+    """From a model's name, and a version or else the active one, to a loaded model.
 
-    def __call__(self, name: str, version: str | None = None, /) -> Loaded: ...
+    With ``give_way`` it lets others go first, while it loads and until :meth:`GiveWay.stop`.
+    """
+
+    def __call__(
+        self, name: str, version: str | None = None, give_way: GiveWay | None = None, /
+    ) -> Loaded: ...
 
 
 Answer: TypeAlias = tuple[Ticket, int, Outcome | ShopintentError]
@@ -72,8 +77,10 @@ class Batcher:
         on_state: Callable[[Loaded | ShopintentError], None],
         load_lock: threading.Lock,
         manner: Manner,
+        give_way: GiveWay | None = None,
     ) -> None:
         self.name = name
+        self._give_way = give_way
         self._manner = manner
         self._load = load
         self._queue = queue
@@ -128,7 +135,10 @@ class Batcher:
         if self._manner is not Manner.SUCCESSOR:
             return self._load()
         # Hashing, repacking and warming up take seconds of every core: the live version goes first.
-        return in_background(f"load-{self.name}", self._load)
+        loaded = in_background(f"load-{self.name}", self._load)
+        if self._give_way is not None:
+            self._give_way.stop()
+        return loaded
 
     def _measure_pace(self, classifier: Classifier) -> None:
         """Time one full batch, so that the first refusal already knows how fast work drains."""

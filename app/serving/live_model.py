@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import math
 import threading
 from collections.abc import Callable, Sequence
 from enum import Enum
@@ -16,6 +17,7 @@ from app import metrics
 from app.artifacts.manifest import Manifest
 from app.domain import ModelRef, Prediction
 from app.errors import NotReady, ShopintentError
+from app.serving.background import PATIENCE, GiveWay
 from app.serving.batcher import Batcher, Load, Loaded, Manner
 from app.serving.drift import IntentWindow
 from app.serving.queue import TokenQueue
@@ -45,8 +47,12 @@ class LiveModel:
         version: str | None = None,
         manner: Manner = Manner.ALONE,
         pace: float | None = None,
+        busy: Callable[[], bool] | None = None,
     ) -> None:
-        """``version`` None is the active one; ``pace``, tokens a second, saves measuring it."""
+        """``version`` None is the active one; ``pace``, tokens a second, saves measuring it.
+
+        ``busy`` tells, in any thread, whether those have work who go first.
+        """
         self.name = name
         self.state = State.LOADING
         self.reason: str | None = None
@@ -68,7 +74,11 @@ class LiveModel:
         self._on_state: Callable[[LiveModel], None] = lambda _: None
         # None is left out: a loader of whatever is active need not know versions.
         call = partial(load, name) if version is None else partial(load, name, version)
-        self._batcher = Batcher(label, call, self.queue, self._settle, load_lock, manner)
+        give_way = None
+        if busy is not None and manner is not Manner.ALONE:
+            give_way = GiveWay(busy, math.inf if manner is Manner.SHADOW else PATIENCE)
+            call = partial(load, name, version, give_way)
+        self._batcher = Batcher(label, call, self.queue, self._settle, load_lock, manner, give_way)
 
     def start(self, on_state: Callable[[LiveModel], None] = lambda _: None) -> None:
         """Begin to load. ``on_state`` is called when that has ended, and when the thread breaks."""

@@ -18,7 +18,7 @@ class Registry:
 
     def __init__(self, names: Sequence[str], load: Load, queue_tokens: int) -> None:
         load_lock = threading.Lock()
-        self.slots = {name: Slot(name, load, queue_tokens, load_lock) for name in names}
+        self.slots = {name: Slot(name, load, queue_tokens, load_lock, self.busy) for name in names}
         self.default = names[0]
         metrics.QUEUE_LIMIT.set(queue_tokens)
 
@@ -26,6 +26,10 @@ class Registry:
     def models(self) -> dict[str, LiveModel]:
         """Name and the version that answers to it now."""
         return {name: slot.current for name, slot in self.slots.items()}
+
+    def busy(self) -> bool:
+        """Whether any live version has work. From any thread."""
+        return any(slot.current.queue.tokens for slot in self.slots.values())
 
     def start(self, on_settled: Callable[[], None]) -> None:
         """Begin to load all; ``on_settled`` is called when the last has come to life or failed."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from time import perf_counter
 
@@ -38,14 +38,21 @@ class Shadow:
         load_lock: threading.Lock,
         version: str,
         share: float,
+        busy: Callable[[], bool],
     ) -> None:
-        """``share`` of the messages, above 0 and at most 1."""
+        """``share`` of the messages, above 0 and at most 1; ``busy`` as in :class:`LiveModel`."""
         self.version = version
         self.share = share
         self.counts: Counter[str] = Counter()
         """Messages by result, as in the metrics."""
         self.candidate = LiveModel(
-            live.name, load, _QUEUE_TOKENS, load_lock, version=version, manner=Manner.SHADOW
+            live.name,
+            load,
+            _QUEUE_TOKENS,
+            load_lock,
+            version=version,
+            manner=Manner.SHADOW,
+            busy=busy,
         )
         self._live = live
         self._due = 0.0

@@ -1,8 +1,9 @@
 """One served name through its versions: a candidate proves itself beside the live one, then takes over.
 
-load -> verify -> warm up -> golden answers, all in the background -> switch between two turns of the
-event loop -> the old version answers what it has taken, and is freed. Whatever goes wrong before the
-switch leaves the old version as it is. Meanwhile two sets of weights are in memory.
+load -> verify -> warm up -> golden answers, all in the background and while others rest -> switch
+between two turns of the event loop -> the old version answers what it has taken, and is freed.
+Whatever goes wrong before the switch leaves the old version as it is. Meanwhile two sets of weights
+are in memory.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import structlog
 from app import metrics
 from app.domain import ModelRef
 from app.errors import ChangeUnderWay, NotReady
+from app.serving.background import in_background
 from app.serving.batcher import Load, Manner
 from app.serving.live_model import LiveModel, State
 from app.serving.shadow import Shadow
@@ -64,8 +66,17 @@ class Change:
 class Slot:
     """A served name. Event loop's thread only."""
 
-    def __init__(self, name: str, load: Load, queue_tokens: int, load_lock: threading.Lock) -> None:
+    def __init__(
+        self,
+        name: str,
+        load: Load,
+        queue_tokens: int,
+        load_lock: threading.Lock,
+        busy: Callable[[], bool],
+    ) -> None:
+        """``busy`` tells, in any thread, whether a live version of any name has work."""
         self.name = name
+        self._busy = busy
         self.change: Change | None = None
         """The last one, or the one under way."""
         self.history: list[str] = []
@@ -117,6 +128,7 @@ class Slot:
             version=version,
             manner=Manner.SUCCESSOR if live else Manner.ALONE,
             pace=self.current.queue.pace if live else None,
+            busy=self._busy,
         )
 
         def settled(candidate: LiveModel) -> None:
@@ -160,7 +172,7 @@ class Slot:
     async def _end(self, change: Change, keep: Callable[[], object] | None) -> None:
         if keep is not None:
             try:
-                await asyncio.to_thread(keep)
+                await asyncio.to_thread(in_background, f"keep-{self.name}", keep)
                 change.kept = True
             except OSError as error:
                 change.kept = False
@@ -224,7 +236,7 @@ class Slot:
         self.end_shadow()
         for metric in (metrics.SHADOW_MESSAGES, metrics.SHADOW_DIFFERENCE):
             metric.remove_by_labels({"model": self.name})
-        self.shadow = Shadow(self.current, self._load, self._load_lock, version, share)
+        self.shadow = Shadow(self.current, self._load, self._load_lock, version, share, self._busy)
         self.shadow.start()
         return self.shadow
 

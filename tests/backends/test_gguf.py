@@ -3,6 +3,7 @@ from __future__ import annotations
 import ctypes
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import llama_cpp
@@ -10,11 +11,11 @@ import numpy as np
 import pytest
 
 from app.artifacts.manifest import PromptSpec
-from app.backends.base import BackendOptions
+from app.backends.base import BackendOptions, MarkedTokens
 from app.backends.gguf import GgufBackend
 from app.backends.llama_log import missing_instruction_sets
 from app.errors import BackendUnavailable, InferenceFailed, ManifestInvalid
-from tests.backends.tiny_gguf import BOS, write_tiny_gguf
+from tests.backends.tiny_gguf import BOS, LAYERS, write_tiny_gguf
 
 OPTIONS = BackendOptions(threads=1, max_sequences=4, max_tokens=96)
 TEXTS = ("where is my order?", "ok", "i want to send these shoes back please", "😀 Ž")
@@ -75,6 +76,40 @@ def _embedding_mode(weights: Path, ids: list[int]) -> np.ndarray:
     llama_cpp.llama_free(context)
     llama_cpp.llama_model_free(model)
     return row
+
+
+def test_gives_way_between_layers_as_long_as_it_is_asked_to(tiny_gguf: Path, backend: GgufBackend):
+    """Called after each layer, carts too, until it says no; rows stay the same."""
+    calls: list[None] = []
+    wanted = True
+
+    def give_way() -> bool:
+        calls.append(None)
+        return wanted
+
+    def called() -> int:
+        count = len(calls)
+        calls.clear()
+        return count
+
+    message = backend.tokenise(TEXTS[0])
+    part = MarkedTokens(tuple(message), (len(message) - 1,))
+    polite = GgufBackend(
+        tiny_gguf, PromptSpec(prefix="", suffix="\n"), 64, replace(OPTIONS, give_way=give_way)
+    )
+    called()
+    # The library may well leave out the pause behind the last layer: what is wanted follows at once.
+    for _ in range(2):
+        np.testing.assert_allclose(polite.embed([message]), backend.embed([message]), atol=2e-3)
+        assert called() in {LAYERS - 1, LAYERS}
+    rows, given = polite.embed_after(part, part), backend.embed_after(part, part)
+    np.testing.assert_allclose(np.stack(rows), np.stack(given), atol=2e-3)
+    assert called() >= 2 * (LAYERS - 1)
+    wanted = False
+    for number in (1, 0):
+        np.testing.assert_allclose(polite.embed([message]), backend.embed([message]), atol=2e-3)
+        assert called() == number
+    polite.close()
 
 
 def test_a_shared_prefix_counts_like_one_that_every_message_carries(tiny_gguf: Path):

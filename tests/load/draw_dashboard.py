@@ -36,12 +36,25 @@ from matplotlib.axes import Axes
 
 COLUMNS = 4
 WINDOW = "10s"
+CATALOG = ("Green tea, 20 bags", "Coconut water 330 ml", "Olive oil 500 ml", "Blue mug", "Red mug")
+CARTS = (
+    "two green teas please",
+    "take the blue mug out",
+    "a mug",
+    "where is my parcel",
+    "3 x olive oil",
+)
 
 
 async def load(port: int, seconds: float, rate: float) -> None:
     """Single messages, a bulk, something empty, two changes of version, one refused, and a shadow."""
     connections = Connections(port)
     messages = customer_messages(SEED)
+
+    async def carts() -> None:
+        for text in CARTS * int(seconds / 10):
+            await asyncio.to_thread(cart_and_feedback, port, text)
+            await asyncio.sleep(2.0)
 
     async def changes() -> None:
         await asyncio.sleep(seconds / 6)
@@ -58,19 +71,29 @@ async def load(port: int, seconds: float, rate: float) -> None:
             await asyncio.to_thread(bulk, port, texts)
 
     moments = arrivals(rate, seconds, SEED)
-    await asyncio.gather(offer(connections.post, messages, moments), changes())
+    await asyncio.gather(offer(connections.post, messages, moments), changes(), carts())
     await connections.close()
 
 
-def send(port: int, method: str, path: str, body: object) -> None:
+def send(port: int, method: str, path: str, body: object) -> bytes:
     request = urllib.request.Request(
         f"http://127.0.0.1:{port}{path}",
         json.dumps(body).encode(),
         {"Content-Type": "application/json", "Request-Timeout-Ms": "60000"},
         method=method,
     )
-    with suppress(urllib.error.HTTPError):  # refusals are drawn like all else
-        urllib.request.urlopen(request, timeout=90).close()
+    # Refusals are drawn like all else.
+    with suppress(urllib.error.HTTPError), urllib.request.urlopen(request, timeout=90) as answer:
+        content: bytes = answer.read()
+        return content
+    return b"{}"
+
+
+def cart_and_feedback(port: int, text: str) -> None:
+    send(port, "POST", "/v1/cart", {"text": text, "catalog": CATALOG})
+    decision = json.loads(send(port, "POST", "/v1/classify", {"text": text}))
+    given = {"id": decision.get("id"), "intent": "cart_add"}
+    send(port, "POST", "/v1/feedback", given)
 
 
 def shadow(port: int) -> None:
@@ -126,6 +149,7 @@ def main() -> None:
         folder = Path(name)
         copy_store(artifact, folder / "store")
         os.environ["INTENT_STORE_DIR"] = str(folder / "store")
+        os.environ["INTENT_FEEDBACK_FILE"] = str(folder / "feedback")
         with (
             ServiceProcess(cache_bytes=1 << 24) as service,
             Prometheus(folder, service.port, folder / "prometheus.log") as prometheus,

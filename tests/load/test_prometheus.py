@@ -13,6 +13,7 @@ import pytest
 
 from tests.conftest import PATIENCE, wait_for
 from tests.fake_artifact import EXAMPLES, write_fake_artifact
+from tests.fake_cart import SHOP, fake_cart
 from tests.load.prometheus import Prometheus, dashboard_queries
 from tests.process import Process
 
@@ -46,9 +47,18 @@ class Load:
             if self._stop.wait(0.01):
                 return
             self.client.post("/v1/classify", json={"text": TEXTS[turn % len(TEXTS)]})
+            if turn % 5 == 0:
+                self._cart_and_feedback(turn)
             if turn % 20 == 0:
                 self.client.post("/v1/classify", json={"text": " "})
                 self.client.post("/v1/classify/batch", json={"texts": TEXTS * 16})
+
+    def _cart_and_feedback(self, turn: int) -> None:
+        text = ("two green teas please", "take them out again")[turn % 2]
+        self.client.post("/v1/cart", json={"text": text, "catalog": SHOP})
+        decision = self.client.post("/v1/classify", json={"text": f"track parcel {turn}"}).json()
+        given = {"id": decision["id"], "intent": ("order_status", "cart_add")[turn % 2]}
+        self.client.post("/v1/feedback", json=given)
 
 
 @pytest.fixture(scope="module")
@@ -56,11 +66,13 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]
     """Some seconds of load have been scraped, with changes of version and a shadow among them."""
     folder = tmp_path_factory.mktemp("prometheus")
     for version in ("1", "2", "3"):
-        write_fake_artifact(folder / "store", version=version)
+        write_fake_artifact(folder / "store", version=version, cart=fake_cart())
     (folder / "store/storefront/3/head.safetensors").write_bytes(b"")
     (folder / "store/storefront/active").write_text("1\n")
     with (
-        Process(folder / "store", folder / "log") as service,
+        Process(
+            folder / "store", folder / "log", INTENT_FEEDBACK_FILE=str(folder / "feedback")
+        ) as service,
         Prometheus(folder, service.wait_until_ready().port, folder / "prometheus.log") as scraping,
         Load(service.url) as client,
     ):
@@ -73,6 +85,7 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]
         wait_for(lambda: scraping.ask(drift), 4 * PATIENCE)
         # Rates of what began last need two scrapes.
         wait_for(lambda: scraping.ask("rate(intent_shadow_messages_total[10s]) > 0"), PATIENCE)
+        wait_for(lambda: scraping.ask("rate(intent_feedback_total[10s]) > 0"), PATIENCE)
         yield scraping
 
 

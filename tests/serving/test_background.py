@@ -11,6 +11,7 @@ import pytest
 from app.serving.background import (
     BEHIND,
     LAST,
+    GiveWay,
     give_memory_back,
     in_background,
     share_memory_pools,
@@ -38,6 +39,31 @@ def test_background_work_has_a_low_priority_and_so_have_its_threads() -> None:
     before = priority()
     assert in_background("work", work) == (max(before, BEHIND),) * 2
     assert priority() == before
+
+
+def test_work_waits_while_others_serve_and_goes_on_when_they_rest() -> None:
+    """It asks again and again, and is told to ask on."""
+    looks = iter([True] * 5)
+    give_way = GiveWay(lambda: next(looks, False))
+    assert give_way()
+    assert next(looks, None) is None
+
+
+def test_work_does_not_wait_for_ever() -> None:
+    """A service that never rests gets its new version all the same."""
+    assert GiveWay(lambda: True)(), "one wait is short"
+    give_way = GiveWay(lambda: True, patience=0.06)
+    assert give_way()
+    assert not give_way(), "and all of them together have an end"
+
+
+def test_work_that_has_become_one_of_the_others_does_not_wait() -> None:
+    """Nobody is asked any more, and the caller may forget to call."""
+    asked: list[bool] = []
+    give_way = GiveWay(lambda: asked.append(True) or True)
+    give_way.stop()
+    assert not give_way()
+    assert not asked
 
 
 def test_errors_come_back() -> None:

@@ -127,6 +127,39 @@ async def test_refused_candidate_changes_nothing_and_says_why() -> None:
         assert refused() == before + 1
 
 
+async def test_candidate_gives_way_until_it_is_live() -> None:
+    """It waits while the live version has work, and no more once it is the live version itself."""
+    versions = Versions()
+    live = versions.gated["1"] = GatedBackend()
+    versions.held["2"] = threading.Event()
+    async with serving(versions.load) as service:
+        assert versions.give_way["1"] is None, "nobody is there yet to give way to"
+        slot = service.registry.slot()
+        change = slot.begin("activate", "2")
+        asked = asyncio.create_task(ask(service, "where is my order"))
+        await in_thread(live.wait_until_busy)
+        assert service.registry.busy()
+        live.open()
+        await asked
+        await until(lambda: not service.registry.busy())
+        versions.held["2"].set()
+        await change.ended.wait()
+        give_way = versions.give_way["2"]
+        assert give_way is not None
+        assert not give_way()
+
+
+async def test_shadow_gives_way_for_good() -> None:
+    """A shadow is nobody's answer, so it goes last as long as it is there."""
+    versions = Versions()
+    async with serving(versions.load) as service:
+        shadow = service.registry.slot().begin_shadow("2", 1.0)
+        await shadow.candidate.settled.wait()
+        give_way = versions.give_way["2"]
+        assert give_way is not None
+        assert give_way()
+
+
 async def test_one_change_at_a_time() -> None:
     """While a candidate loads, another is refused, and the live version answers."""
     versions = Versions()

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import pytest
 
-pytestmark = [
-    pytest.mark.train,
-    pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"),
-]
+pytestmark = [pytest.mark.train, pytest.mark.usefixtures("one_thread")]
 torch = pytest.importorskip("torch")
-pytest.importorskip("peft")
-transformers = pytest.importorskip("transformers")
 
-tuning = pytest.importorskip("training.tuning")
-cart = pytest.importorskip("training.cart.tuning")
+from app.classification.shortlist import ShortlistIndex  # noqa: E402  # torch may be missing
+from app.classification.wording import FEATURES, wording  # noqa: E402
+from tests.training.tiny_gemma import HIDDEN, tiny_gemma  # noqa: E402
+from training.cart import tuning as cart  # noqa: E402
+from training.gemma import padded, unit_states  # noqa: E402
+from training.joint import JointConfig, Message, Messages, Pool, train  # noqa: E402
 
 END = 1
 ROW = {
@@ -30,31 +30,6 @@ ROW = {
 def spell(text: str) -> list[int]:
     """One token a character."""
     return [10 + ord(character) % 100 for character in text]
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-def tiny_model() -> Any:
-    torch.manual_seed(1)
-    config = transformers.Gemma3TextConfig(
-        vocab_size=128,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        head_dim=16,
-        sliding_window=64,
-        layer_types=["full_attention", "full_attention"],
-        attn_implementation="eager",
-    )
-    return transformers.Gemma3TextModel(config)
 
 
 def test_products_are_read_at_their_line_ends_and_slots_after_the_message():
@@ -85,65 +60,159 @@ def test_a_row_without_actions_says_why(kind: str, outcome: str):
     assert cart.outcome_of({"actions": [], "kind": kind}) == outcome
 
 
+def wish(text: str, catalog: list[str]) -> dict[str, Any]:
+    """Three more of, or less, what the text names after its sign."""
+    action = {"action": "add" if text[0] == "+" else "remove", "product": text[1:], "quantity": 3}
+    return {"catalog": catalog, "text": text, "kind": "single", "actions": [action]}
+
+
+def test_names_are_looked_at_where_slots_are_read():
+    """Features of every product's name as serving computes them; a JSON row has no use for them."""
+    encoder = cart.CartEncoder(spell, [2], END)
+    row = wish("+green tea", ["green tea", "oat milk"])
+    features = encoder.encode(row).wording
+    assert features is not None
+    assert np.array_equal(features, wording(ShortlistIndex(row["catalog"]), row["text"]))
+    assert features.shape == (2, len(FEATURES))
+    assert features[0, 0] > features[1, 0]
+    assert encoder.encode(row, as_json=True).wording is None
+
+
 def test_carts_and_intents_are_learned_by_one_adapter():
     """A few rows of both are learned by heart, and the heads read them back as serving does."""
     encoder = cart.CartEncoder(spell, [2], END)
-    texts = ["+ab", "-cd", "+cd", "-ab"]
-    rows = [
-        encoder.encode(
-            {
-                "catalog": ["ab", "cd"],
-                "text": text,
-                "kind": "single",
-                "actions": [
-                    {
-                        "action": "add" if text[0] == "+" else "remove",
-                        "product": text[1:],
-                        "quantity": 3,
-                    }
-                ],
-            }
-        )
-        for text in texts
-    ]
+    texts, catalog = ["+ab", "-cd", "+cd", "-ab"], ["ab", "cd"]
+    rows = [encoder.encode(wish(text, catalog)) for text in texts]
     told = encoder.encode(ROW, as_json=True)
-    model = tiny_model()
-    objective = cart.CartObjective([*rows, told], 32, 5, "cpu", seed=1)
-    examples = [tuning.Encoded((2, 5, 3), 0, 0), tuning.Encoded((2, 6, 3), 0, 1)]
-    config = tuning.TuningConfig(
-        rank=16, alpha=32.0, dropout=0.0, learning_rate=1e-2, head_learning_rate=1e-2,
-        epochs=300.0, batch_size=2, ema=0.5,
-    )  # fmt: skip
-    tuning.tune(model, examples, [np.zeros((2, 32), np.float32)], config, objectives=[objective])
-    heads = objective.heads()
+    objective = cart.CartObjective([*rows, told], HIDDEN, 5, "cpu", seed=1)
+    config = JointConfig(
+        learning_rate=1e-2, head_learning_rate=1e-2, steps=120, batch_size=2, ema=0.5
+    )
+    known = [Message(((2, 5, 3),), 0), Message(((2, 6, 3),), 1)]
+    heads = [np.zeros((2, HIDDEN), np.float32)]
+    targets = np.ones((1, 4), np.float32)
+    messages = Messages([Pool(1.0, known)], heads, targets, config, "cpu")
+    model = tiny_gemma(rank=16)
+    (found,) = train(model, messages, [objective], config).heads
+    learned = objective.heads()
     for i, slots, products in cart.read_states(model, rows, "cpu"):
-        (action,) = heads.decide(slots, products, ["ab", "cd"]).actions
+        names = rows[i].wording
+        (action,) = learned.decide(slots, products, catalog, wording=names).actions
         assert (action.action, action.product, action.quantity) == (
             "add" if texts[i][0] == "+" else "remove",
             texts[i][1:],
             3,
         )
+    ids, lengths = padded([message.spellings[0] for message in known], "cpu")
+    with torch.no_grad():
+        states = unit_states(model(ids, lengths))[:, -1].numpy()
+    assert (states @ found[0].T + found[1]).argmax(axis=1).tolist() == [0, 1]
 
 
-def test_states_are_drawn_towards_the_teachers_embeddings():
-    """Examples without labels learn from the teacher alone; those without a target add nothing."""
-    model = tiny_model()
-    targets = np.eye(4, dtype=np.float32)[:2]
-    examples = [
-        tuning.Encoded((2, 5, 3), tuning.NO_LABELS, 0, 0),
-        tuning.Encoded((2, 6, 3), tuning.NO_LABELS, 0, 1),
-        tuning.Encoded((2, 7, 3), 0, 0),
+def test_scores_in_training_are_those_of_serving():
+    """Pointer and outcome with the names' gates: the loss is the one of the served heads' scores."""
+    encoder = cart.CartEncoder(spell, [2], END)
+    row = encoder.encode(wish("+green tea", ["oat milk", "green tea", "tea pot"]))
+    objective = cart.CartObjective([row], HIDDEN, 1, "cpu", seed=1)
+    generator = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for parameter in objective.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) / 8)
+    model = tiny_gemma()
+    model.merge()
+    ((_, slots, products),) = cart.read_states(model, [row], "cpu")
+    scores = objective.heads().score(slots, products, row.wording)
+
+    def cost(logits: np.ndarray, right: int) -> float:
+        return float(np.log(np.exp(logits - logits.max()).sum()) + logits.max() - logits[right])
+
+    ((kind, product, _),) = row.actions
+    expected = (
+        cost(scores.outcome, row.outcome)
+        + (cost(scores.action[0], kind) + cost(scores.action[1], cart._STOP)) / 2
+        + sum(cost(scores.digits[0, i], digit) for i, digit in enumerate((0, 0, 3))) / 3
+        + cost(scores.pointer[0], product)
+    )
+    with torch.no_grad():
+        assert objective.loss(model).item() == pytest.approx(expected, rel=1e-3)
+
+
+def test_the_names_alone_tell_what_the_model_cannot():
+    """With states that know nothing, only the features of the names point at the right product."""
+    encoder = cart.CartEncoder(lambda text: [5] * len(text), [2], END)  # all letters alike
+    catalogs = [["green tea", "oat milk"], ["milk shake", "black tea"]]
+    rows = [encoder.encode(wish(f"+{name}", names)) for names in catalogs for name in names]
+    objective = cart.CartObjective(rows, HIDDEN, 4, "cpu", seed=1)
+    model = tiny_gemma(rank=0)
+    model.merge()
+    optimiser = torch.optim.Adam(objective.parameters(), lr=3e-2)
+    for _ in range(60):
+        optimiser.zero_grad()
+        objective.loss(model).backward()
+        optimiser.step()
+    heads = objective.heads()
+    for i, slots, products in cart.read_states(model, rows, "cpu"):
+        names = rows[i].wording
+        pointer = heads.score(slots, products, names).pointer[0]
+        assert pointer.argmax() == rows[i].actions[0][1]
+
+
+class Watched:
+    """Answers with states of no meaning, and remembers how large the batches were."""
+
+    def __init__(self) -> None:
+        self.shapes: list[tuple[int, int]] = []
+
+    def __call__(self, ids: Any, lengths: Any) -> Any:
+        self.shapes.append(tuple(ids.shape))
+        return torch.ones(*ids.shape, HIDDEN, requires_grad=True)
+
+
+def test_a_batch_of_long_catalogs_has_fewer_rows(monkeypatch: pytest.MonkeyPatch):
+    """Its tokens, padding included, stay under the limit, and in time every row is read."""
+    encoder = cart.CartEncoder(spell, [2], END)
+    rows = [
+        encoder.encode(wish("+ab", ["ab", *(f"cd{number:03}" for number in range(count))]))
+        for count in range(2, 42)
     ]
-    losses: list[float] = []
-    config = tuning.TuningConfig(
-        rank=4, alpha=8.0, dropout=0.0, learning_rate=1e-2, epochs=60.0, batch_size=3
-    )
-    tuning.tune(
-        model,
-        examples,
-        [np.zeros((1, 32), np.float32)],
-        config,
-        lambda _done, _total, loss: losses.append(loss),
-        targets=targets,
-    )
-    assert losses[-1] < 0.5 * losses[0]
+    longest = max(len(row.tokens) for row in rows)
+    monkeypatch.setattr(cart, "_MOST_TOKENS", 2 * longest)
+    objective = cart.CartObjective(rows, HIDDEN, 8, "cpu", seed=1)
+    model, drawn = Watched(), []
+    told = objective._slots_loss
+
+    def noted(states: Any, batch: Any, read: Any) -> Any:
+        drawn.extend(len(row.tokens) for row in batch)
+        return told(states, batch, read)
+
+    monkeypatch.setattr(objective, "_slots_loss", noted)
+    for _ in range(60):
+        objective.loss(model)
+    assert max(n * t for n, t in model.shapes) <= 2 * longest
+    assert min(model.shapes)[0] == 2 < max(model.shapes)[0]
+    assert set(drawn) == {len(row.tokens) for row in rows}
+
+
+def test_a_row_longer_than_the_limit_is_learned_alone(monkeypatch: pytest.MonkeyPatch):
+    """It is the only one of its batch; a batch of none would have no loss."""
+    row = cart.CartEncoder(spell, [2], END).encode(ROW)
+    monkeypatch.setattr(cart, "_MOST_TOKENS", 5)
+    model = Watched()
+    assert torch.isfinite(cart.CartObjective([row] * 3, HIDDEN, 3, "cpu", seed=1).loss(model))
+    assert model.shapes == [(1, len(row.tokens))]
+
+
+def test_too_few_rows_for_a_batch_are_refused():
+    """Else the objective would look for a batch for ever."""
+    row = cart.CartEncoder(spell, [2], END).encode(ROW)
+    with pytest.raises(ValueError, match="3 rows do not make a batch of 4"):
+        cart.CartObjective([row] * 3, HIDDEN, 4, "cpu", seed=1)
+
+
+def test_batches_hold_rows_of_like_length():
+    """Each row at most once a round, whatever order the like lengths are brought into."""
+    encoder = cart.CartEncoder(spell, [2], END)
+    rows = [encoder.encode(wish("+ab", ["ab", "c" * length])) for length in range(1, 13)]
+    drawn = list(islice(cart._batches(rows, 4, seed=1), 3))
+    assert sorted(i for batch in drawn for i in batch) == list(range(12))
+    assert all(max(batch) - min(batch) == 3 for batch in drawn)

@@ -111,6 +111,16 @@ def test_in_our_own_splits_commonplaces_are_leaks_too():
     assert found.pairs == ()
 
 
+def test_shops_are_fitted_whole():
+    """Held against every set, our own splits too; there, what two writers type alike is listed only."""
+    shops = [example("is the blue kettle loud"), example("good bye")]
+    measured = [example("Is the blue kettle loud?"), example("Good bye")]
+    for own in (True, False):
+        (found,) = find_leaks([], [Measured("set", measured, own=own)], shops)
+        assert len(found.pairs) == 2
+        assert [pair.left for pair in found.leaks] == shops[:1]
+
+
 @pytest.mark.parametrize(("alike", "code"), [(True, 1), (False, None)])
 def test_the_command_fails_on_a_leak(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, alike: bool, code: int | None

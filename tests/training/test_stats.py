@@ -9,6 +9,7 @@ import pytest
 
 from app.domain import OUT_OF_SCOPE
 from training.examples import Example, read_seeds
+from training.shops import read_shops
 from training.stats import set_stats
 
 
@@ -41,12 +42,22 @@ def test_counts_add_up(found: dict):
 
 
 def test_measured_sets_are_counted_apart(found: dict):
-    """The wild and the acceptance messages are no part of training and have no split."""
-    for name in ("wild", "acceptance"):
+    """The wild, the strangers' and the acceptance messages are not trained on and have no split."""
+    for name in ("wild", "strangers", "acceptance"):
         content = found["measured_only"][name]
         assert content["messages"] > 0
         assert content["by_split"] == {}
     assert set(found["seeds"]["by_origin"]) == {"seed", "seed-near", "seed-far"}
+
+
+def test_shops_are_counted(found: dict):
+    """By language, and all of them."""
+    shops = read_shops().values()
+    assert set(found["shops"]) == {"en", "hr", "es"}
+    counts = found["shops"].values()
+    assert sum(count["shops"] for count in counts) == len(shops)
+    assert sum(count["messages"] for count in counts) == sum(map(len, shops))
+    assert all(count["intents"] >= 20 * count["shops"] - count["shops"] for count in counts)
 
 
 def test_lengths_and_slots():

@@ -2,8 +2,8 @@
 
 A model that sees few products learns them by heart instead of comparing what stands in the message
 with what stands in the catalog. Here the stems of a row's product names are swapped for stems of other
-words, wherever they stand, and their endings stay: "zelenog čaja" and "Zeleni čaj" become "planinog
-stolja" and "Planini stolj". The wish is the same, and only reading it finds the product.
+words, wherever they stand, and their endings stay: "zelenog sapuna" and "Zeleni sapun" become
+"planinog vjetrona" and "Planini vjetron". The wish is the same, and only reading it finds the product.
 """
 
 from __future__ import annotations

@@ -122,6 +122,8 @@ class CartObjective:
         seed: int,
         weight: float = 1.0,
     ) -> None:
+        if len(rows) < batch_size:
+            raise ValueError(f"{len(rows)} rows do not make a batch of {batch_size}")
         self._rows = rows
         self._device = device
         self._weight = weight
@@ -165,7 +167,7 @@ class CartObjective:
 
     def loss(self, model: Gemma) -> torch.Tensor:
         batch = [self._rows[i] for i in next(self._batches)]
-        batch = batch[: _MOST_TOKENS // max(len(row.tokens) for row in batch)]
+        batch = batch[: max(1, _MOST_TOKENS // max(len(row.tokens) for row in batch))]
         states = model(*padded([row.tokens for row in batch], self._device))
         read = [i for i, row in enumerate(batch) if row.answer < 0]
         told = [i for i, row in enumerate(batch) if row.answer >= 0]
@@ -291,7 +293,9 @@ def _batches(rows: Sequence[EncodedCart], size: int, seed: int) -> Iterator[list
             pool = sorted(order[start : start + window], key=lambda i: len(rows[i].tokens))
             batches += [pool[i : i + size] for i in range(0, len(pool) - size + 1, size)]
         rng.shuffle(batches)
-        yield from batches
+        for batch in batches:
+            rng.shuffle(batch)  # a batch that is cut must not always lose its longest rows
+            yield batch
 
 
 @torch.no_grad()

@@ -1,0 +1,180 @@
+"""What the default model's tuning brings together, and that it runs, on a tiny base."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytestmark = [pytest.mark.train, pytest.mark.usefixtures("one_thread")]
+torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+from app.artifacts.manifest import BasePackage  # noqa: E402  # torch may be missing
+from app.classification.prompt import Prompt  # noqa: E402
+from app.domain import CART_OUTCOMES, OUT_OF_SCOPE  # noqa: E402
+from tests.training.tiny_checkpoints import write_tiny_gemma  # noqa: E402
+from training import stage_one  # noqa: E402
+from training.bases import Base, Tokeniser  # noqa: E402
+from training.examples import Example, read_rows, read_seeds  # noqa: E402
+from training.joint import JointConfig  # noqa: E402
+from training.stage_one import SPELLINGS, Text, group_texts, spelt  # noqa: E402
+from training.storefront import DEFAULT, LabelSet, with_swaps  # noqa: E402
+from training.tuned_files import read_cart_heads, read_tuned  # noqa: E402
+
+SETS = [
+    LabelSet(
+        "storefront",
+        ("order_status", "gift", OUT_OF_SCOPE),
+        [
+            Example("where is my order", "order_status"),
+            Example("gdje je moj paket", "order_status", "hr"),
+            Example("can you wrap it", "gift"),
+            Example("what is love", OUT_OF_SCOPE),
+        ],
+    ),
+    LabelSet("clinc150", ("joke", OUT_OF_SCOPE), [Example("make me laugh", "joke")]),
+    LabelSet(
+        "shop books",
+        ("author", "order_status", OUT_OF_SCOPE),
+        [Example("where is my order", "order_status"), Example("who wrote it", "author")],
+    ),
+]
+UNLABELLED = [("moj paket", "hr"), ("donde está mi", "es")]
+HEADS = [np.zeros((count, 32), np.float32) for count in (3, 2, 3)]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Base:
+    """Heads as wide as the real base's, all else small."""
+    directory = write_tiny_gemma(
+        tmp_path_factory.mktemp("base"), head_dim=256, query_pre_attn_scalar=256, hidden_size=32,
+        num_hidden_layers=2, num_attention_heads=1,
+    )  # fmt: skip
+    nothing = BasePackage(requirements=(), wheel_sha256=(), members=(), sha256="0" * 64)
+    return Base(directory, nothing, "none")
+
+
+def test_every_text_is_grouped_with_its_own_sets_label():
+    """The same words in two sets stand twice, each pointing at a row of its own set."""
+    groups = group_texts(SETS, HEADS, UNLABELLED)
+    assert groups.keys() == DEFAULT.shares.keys()
+    assert [t.label for t in groups["own"]] == [0, 0, 1, 2]
+    assert [(t.text, t.label) for t in groups["open"]] == [("make me laugh", 3)]
+    assert [(t.text, t.label) for t in groups["shops"]] == [
+        ("where is my order", 6),
+        ("who wrote it", 5),
+    ]
+    assert [(t.text, t.language, t.label) for t in groups["unlabelled"]] == [
+        (text, language, -1) for text, language in UNLABELLED
+    ]
+
+
+def test_shares_of_the_groups_fill_the_batch():
+    """Nothing is left over, and none of the groups is left out."""
+    assert sum(DEFAULT.shares.values()) == pytest.approx(1.0)
+    assert min(DEFAULT.shares.values()) > 0
+
+
+def test_texts_are_spelt_as_written_and_in_noisy_ways(base: Base):
+    """As written twice, for it is what is measured; label and teacher's row stay with all spellings."""
+    tokeniser = Tokeniser(base, Prompt())
+    texts = [Text("where is my order, please?", "en", 4), Text("gdje je moj paket", "hr")]
+    rows = {texts[0].text: 7, texts[1].text: 2}
+    found = spelt(texts, tokeniser, rows, seed=3)
+    assert [(m.label, m.target) for m in found] == [(4, 7), (-1, 2)]
+    for text, message in zip(texts, found, strict=True):
+        (own,) = tokeniser.prompts([text.text])
+        assert len(message.spellings) == 2 + SPELLINGS
+        assert message.spellings[:2] == (own, own)
+        assert len(set(message.spellings)) > 2
+    assert spelt(texts, tokeniser, rows, seed=3) == found
+    assert spelt(texts, tokeniser, rows, seed=4) != found
+
+
+def test_swaps_mean_the_same_about_something_else():
+    """Examples stay, copies differ from theirs in a slot's value only; without slots there is none."""
+    tea, mug = (
+        Example(f"do you have {name}", "stock", slots={"product": name}) for name in ("tea", "mugs")
+    )
+    plain = Example("bye", "small_talk")
+    found = with_swaps([tea, mug, plain], 3, seed=1)
+    assert found[:3] == [tea, mug, plain]
+    assert len(found) > 3
+    assert {(e.text, e.intent) for e in found[3:]} <= {(tea.text, "stock"), (mug.text, "stock")}
+
+
+@pytest.fixture
+def few_carts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stage_one, "own_messages", read_seeds)  # spares joining their families
+    monkeypatch.setattr(stage_one, "CART_ROWS", 240)
+    monkeypatch.setattr(stage_one, "CART_HELD_OUT", 3)
+
+
+def test_carts_are_renamed_and_answered_in_json_in_part(
+    base: Base, tmp_path: Path, few_carts: None
+):
+    """Made once and kept; simple rows alone end in JSON, and some rows' names are nobody's."""
+    tokeniser = Tokeniser(base, Prompt())
+    found = stage_one.cart_rows(tokeniser, tmp_path, lambda *_: None)
+    written = read_rows(tmp_path / "train.jsonl")
+    assert len(found) == len(written) == 240
+    told = [row["kind"] for row, e in zip(written, found, strict=True) if e.answer >= 0]
+    assert set(told) <= {"single", "absent", "no_action"}
+    assert 5 < len(told) < 60
+    lines = Counter(
+        any(tuple(tokeniser.plain(name)) != tuple(tokens) for name, tokens in catalog)
+        for catalog in (
+            list(zip(row["catalog"], _product_tokens(e), strict=True))
+            for row, e in zip(written, found, strict=True)
+        )
+    )
+    assert 20 < lines[True] < 120
+    for row, e in zip(written, found, strict=True):
+        assert (e.outcome == CART_OUTCOMES.index("actions")) == bool(row["actions"])
+        assert (e.wording is None) == (e.answer >= 0)
+
+
+def _product_tokens(encoded: Any) -> list[tuple[int, ...]]:
+    """The tokens between line ends, without the line "Catalog:" before the first."""
+    newline = encoded.tokens[encoded.products[0]]
+    first = next(i for i, token in enumerate(encoded.tokens) if token == newline)
+    ends = [first, *encoded.products]
+    return [encoded.tokens[a + 1 : b] for a, b in pairwise(ends)]
+
+
+class _Encoder:
+    """In the teacher's place: an embedding a text, by its length."""
+
+    def embed(self, texts: list[str], _progress: object) -> np.ndarray:
+        angles = np.array([len(text) for text in texts], np.float32)
+        return np.stack([np.cos(angles), np.sin(angles)], axis=1)
+
+
+def test_the_default_model_is_tuned_and_kept(
+    base: Base, tmp_path: Path, few_carts: None, monkeypatch: pytest.MonkeyPatch
+):
+    """Every part together for two steps: only the storefront's head stays, the cart's beside it."""
+    monkeypatch.setattr(stage_one, "CART_BATCH", 8)
+    monkeypatch.setattr(stage_one, "label_sets", lambda _data: SETS)
+    monkeypatch.setattr(stage_one, "unlabelled_texts", lambda _data, _sets: UNLABELLED)
+    monkeypatch.setattr(stage_one, "packaged_teacher", lambda *_: _Encoder())
+    short = replace(DEFAULT, tuning=JointConfig(steps=2, batch_size=16))
+    tuned = stage_one.tune_default(
+        base, tmp_path, tmp_path, tmp_path / "run", "cpu", lambda *_: None, short
+    )
+    assert [rows.shape for rows, _ in tuned.heads] == [(3, 32)]
+    kept = read_tuned(tmp_path / "run")
+    assert kept is not None
+    assert np.array_equal(kept.heads[0][0], tuned.heads[0][0])
+    assert len(kept.adapter) == 2 * 7
+    assert all(np.abs(b).max() > 0 for _, b in kept.adapter.values())
+    carts = read_cart_heads(tmp_path / "run")
+    assert carts is not None
+    assert carts.wording is not None
+    assert np.abs(carts.wording.outcome_rows).max() > 0
