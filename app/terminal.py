@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from app.settings import Settings
 
 screen = Console(stderr=True)
+_SPINS = "200"
+"""Looks of a GNU OpenMP thread at a barrier before it sleeps: some microseconds."""
 
 
 @contextmanager
@@ -47,10 +49,13 @@ def read_settings() -> Settings:
 def prepare_libraries() -> None:
     """Set what OpenMP and BLAS read when they load, and how memory is handed out.
 
-    Passive waiting: two spinning teams on few cores turn milliseconds into seconds. One BLAS thread:
-    the head is a small product, and a second pool would only take cores from the model.
+    Passive waiting: two spinning teams on few cores turn milliseconds into seconds. But a thread that goes
+    to sleep at once costs more to wake than most barriers last, so it first looks a few times whether
+    the others are there (docs/benchmarks.md). One BLAS thread: the head is a small product, and a
+    second pool would only take cores from the model.
     """
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    if os.environ.setdefault("OMP_WAIT_POLICY", "passive").lower() == "passive":
+        os.environ.setdefault("GOMP_SPINCOUNT", _SPINS)
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     # llama.cpp asks back some 700 times a batch whether a node is wanted, and each time needs the
     # interpreter. Python's 5 ms turns would let a busy event loop stretch a batch fourfold.
