@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from app.artifacts.manifest import MANIFEST, sha256_of
 from app.errors import InputError, ShopintentError
 from training import data_commands, run_commands
 from training.cart import commands as cart_commands
@@ -35,6 +36,14 @@ def train_default(
             help="storefront-fast: a third of the layers, no carts (docs/decisions/0023)."
         ),
     ] = "storefront",
+    start: Annotated[
+        Path | None,
+        typer.Option(
+            help="Directory of a published version to go on from (docs/decisions/0025).",
+            exists=True,
+            file_okay=False,
+        ),
+    ] = None,
 ) -> None:
     """Train, quantise, calibrate, evaluate and publish the default model, or its fast variant."""
     limit_threads(threads)
@@ -44,10 +53,11 @@ def train_default(
 
     sources = [TAXONOMY, *sorted(SEEDS.glob("*/*.jsonl")), *sorted(SHOPS.glob("*/*.jsonl"))]
     chosen = VARIANTS[variant]
-    run = run or run_commands.run_directory(variant, sources, f"{chosen} {device}")
+    begun = sha256_of(start / MANIFEST) if start is not None else ""
+    run = run or run_commands.run_directory(variant, sources, f"{chosen} {device} {begun}")
     with ProgressLine(console) as progress:
         artifact = default.train_default(
-            data, store, run, device, model_threads(threads), progress, chosen
+            data, store, run, device, model_threads(threads), progress, chosen, start
         )
     console.print(f"published {artifact.label}: see {artifact.directory / 'report.md'}")
 

@@ -96,13 +96,17 @@ def train_default(
     threads: int,
     progress: Progress,
     variant: Variant = DEFAULT,
+    start: Path | None = None,
 ) -> Artifact:
-    """Tune (or take ``run``'s result), quantise, calibrate on dev, evaluate on test, publish."""
+    """Tune (or take ``run``'s result), quantise, calibrate on dev, evaluate on test, publish.
+
+    ``start`` is a published version whose weights are tuned further.
+    """
     base = packaged_base(store / ".cache", progress)
     prompt = Prompt()
     tuned = read_tuned(run)
     if tuned is None:
-        tuned = tune_default(base, data, store / ".cache", run, device, progress, variant)
+        tuned = tune_default(base, data, store / ".cache", run, device, progress, variant, start)
     labels = taxonomy_labels()
     messages = storefront_set(data).examples
     progress("fit n-grams", 0, 0)

@@ -80,7 +80,7 @@ class Messages:
     """The intents' share of every step: labels within their sets, and the teacher's embeddings.
 
     ``heads`` are starting rows (labels, hidden), one array a label set; ``targets`` (m, d) embeddings of
-    unit length.
+    unit length; ``first_bias`` is the first set's where its head was learned before.
     """
 
     def __init__(
@@ -90,6 +90,7 @@ class Messages:
         targets: npt.NDArray[np.float32],
         config: JointConfig,
         device: str,
+        first_bias: npt.NDArray[np.float32] | None = None,
     ) -> None:
         if not math.isclose(sum(pool.share for pool in pools), 1.0):
             raise ValueError("the pools' shares must add up to one")
@@ -98,7 +99,10 @@ class Messages:
         self._waiting: list[list[Message]] = []
         self._counts = [len(head) for head in heads]
         self._rows = torch.nn.Parameter(torch.from_numpy(np.concatenate(heads)).to(device))
-        self._bias = torch.nn.Parameter(torch.zeros(len(self._rows), device=device))
+        bias = torch.zeros(len(self._rows))
+        if first_bias is not None:
+            bias[: len(first_bias)] = torch.from_numpy(first_bias)
+        self._bias = torch.nn.Parameter(bias.to(device))
         sets = [torch.full((count,), number) for number, count in enumerate(self._counts)]
         self._set_of = torch.cat(sets).to(device)
         self._targets = torch.from_numpy(targets).to(device)

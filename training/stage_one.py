@@ -11,9 +11,16 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
 
 from app.artifacts.base_package import Progress
+from app.classification.cart import CartHeads
+from app.classification.head import Head
+from app.classification.model_files import HEAD, cart_heads
 from app.classification.prompt import Prompt, normalise
+from app.errors import FileDamaged
+from training.adapter_files import Adapter, read_adapter
 from training.bases import Base, Tokeniser
 from training.cart.dataset import write_dataset
 from training.cart.renaming import rename, stems_of
@@ -32,12 +39,13 @@ from training.storefront import (
     SEED,
     LabelSet,
     Variant,
+    composed_texts,
     label_sets,
     own_messages,
     unlabelled_texts,
 )
 from training.teacher import packaged_teacher
-from training.tuned_files import write_cart_heads, write_tuned
+from training.tuned_files import CART, write_cart_heads, write_tuned
 from training.tuning import Tuned, text_rows
 
 SPELLINGS = 5
@@ -62,15 +70,25 @@ def tune_default(
     device: str,
     progress: Progress,
     variant: Variant = DEFAULT,
+    start: Path | None = None,
 ) -> Tuned:
-    """Tune and keep the outcome in ``run``; several runs with other seeds are worth averaging."""
+    """Tune and keep the outcome in ``run``; several runs with other seeds are worth averaging.
+
+    ``start`` is a published version to go on from: its weights, its head and its cart heads. The result
+    holds its adapter beside what was learned since.
+    """
     config = variant.tuning
     torch.set_float32_matmul_precision("high")
     sets = label_sets(data)
     tokeniser = Tokeniser(base, Prompt())
     tensors, table = read_checkpoint(base.directory / "model.safetensors", device)
-    heads = _start(tokeniser, table, sets)
-    groups = group_texts(sets, heads, unlabelled_texts(data, sets))
+    heads = _first_heads(tokeniser, table, sets)
+    before = None if start is None else read_start(start, variant.carts)
+    if before is not None:
+        heads[0] = before.head.rows
+        for name, (a, b) in before.adapter.items():
+            tensors[name] = tensors[name] + torch.from_numpy(b @ a).to(device)
+    groups = group_texts(sets, heads, [*unlabelled_texts(data, sets), *composed_texts(sets)])
     texts = list(dict.fromkeys(t.text for group in groups.values() for t in group))
     targets = packaged_teacher(cache, device, progress).embed(texts, progress)
     rows = {text: row for row, text in enumerate(texts)}
@@ -87,21 +105,66 @@ def tune_default(
         seed=config.seed,
     )
     carts = [
-        CartObjective(rows, model.hidden, CART_BATCH, device, config.seed)
+        CartObjective(
+            rows,
+            model.hidden,
+            CART_BATCH,
+            device,
+            config.seed,
+            start=None if before is None else before.carts,
+        )
         for rows in ([cart_rows(tokeniser, run / "cart", progress)] if variant.carts else [])
     ]
     tuned = train(
         model,
-        Messages(pools, heads, targets, config, device),
+        Messages(
+            pools, heads, targets, config, device, None if before is None else before.head.bias
+        ),
         carts,
         config,
         lambda done, total, loss: progress(f"tune (loss {loss:.2f})", done, total),
     )
     tuned = replace(tuned, heads=tuned.heads[:1])  # the other sets' labels have done their work
+    if before is not None:
+        tuned = replace(tuned, adapter=side_by_side(before.adapter, tuned.adapter))
     for objective in carts:
         write_cart_heads(run, objective.heads())
     write_tuned(run, tuned)
     return tuned
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What a published version was made of."""
+
+    adapter: Adapter
+    head: Head
+    carts: CartHeads | None
+
+
+def read_start(version: Path, carts: bool = True) -> Start:
+    """Raises :class:`FileDamaged` when one of the version's files cannot be read."""
+    adapter = read_adapter(version / "adapter-1.safetensors")
+    try:
+        head = load_file(version / HEAD)
+        found = load_file(version / CART) if carts else None
+        return Start(
+            adapter,
+            Head(head["rows"], head["bias"]),
+            None if found is None else cart_heads(found),
+        )
+    except (OSError, SafetensorError, KeyError) as error:
+        raise FileDamaged(f"{version}: no version to go on from: {error}") from error
+
+
+def side_by_side(first: Adapter, second: Adapter) -> Adapter:
+    """One adapter that changes weights as both do; its rank is the sum of theirs."""
+    both = dict(first)
+    for name, (a, b) in second.items():
+        before = [first[name]] if name in first else []
+        rows, columns = zip(*before, (a, b), strict=True)
+        both[name] = np.concatenate(rows), np.concatenate(columns, axis=1)
+    return both
 
 
 def group_texts(
@@ -157,7 +220,7 @@ def _words(language: str) -> list[str]:
     return sorted({word for text in texts for word in re.findall(r"[^\W\d_]+", text)})
 
 
-def _start(
+def _first_heads(
     tokeniser: Tokeniser, table: torch.Tensor, sets: Sequence[LabelSet]
 ) -> list[npt.NDArray[np.float32]]:
     """Each label begins at the mean of its name's embeddings."""

@@ -15,17 +15,24 @@ pytestmark = [pytest.mark.train, pytest.mark.usefixtures("one_thread")]
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from app.artifacts.manifest import BasePackage  # noqa: E402  # torch may be missing
+from safetensors.numpy import save_file  # noqa: E402  # torch may be missing
+
+from app.artifacts.adapter_file import write_adapter  # noqa: E402
+from app.artifacts.manifest import BasePackage  # noqa: E402
+from app.classification.cart import CartHeads  # noqa: E402
+from app.classification.model_files import cart_tensors  # noqa: E402
 from app.classification.prompt import Prompt  # noqa: E402
 from app.domain import CART_OUTCOMES, OUT_OF_SCOPE  # noqa: E402
+from app.errors import FileDamaged  # noqa: E402
 from tests.training.tiny_checkpoints import write_tiny_gemma  # noqa: E402
-from training import stage_one  # noqa: E402
+from training import stage_one, storefront  # noqa: E402
 from training.bases import Base, Tokeniser  # noqa: E402
 from training.examples import Example, read_rows, read_seeds  # noqa: E402
 from training.joint import JointConfig  # noqa: E402
 from training.stage_one import SPELLINGS, Text, group_texts, spelt  # noqa: E402
-from training.storefront import DEFAULT, LabelSet, with_swaps  # noqa: E402
+from training.storefront import DEFAULT, LabelSet, Variant, with_swaps  # noqa: E402
 from training.tuned_files import read_cart_heads, read_tuned  # noqa: E402
+from training.tuning import Tuned  # noqa: E402
 
 SETS = [
     LabelSet(
@@ -163,6 +170,7 @@ def test_the_default_model_is_tuned_and_kept(
     monkeypatch.setattr(stage_one, "CART_BATCH", 8)
     monkeypatch.setattr(stage_one, "label_sets", lambda _data: SETS)
     monkeypatch.setattr(stage_one, "unlabelled_texts", lambda _data, _sets: UNLABELLED)
+    monkeypatch.setattr(stage_one, "composed_texts", lambda _sets: [])
     monkeypatch.setattr(stage_one, "packaged_teacher", lambda *_: _Encoder())
     short = replace(DEFAULT, tuning=JointConfig(steps=2, batch_size=16))
     tuned = stage_one.tune_default(
@@ -178,3 +186,75 @@ def test_the_default_model_is_tuned_and_kept(
     assert carts is not None
     assert carts.wording is not None
     assert np.abs(carts.wording.outcome_rows).max() > 0
+    _assert_goes_on(base, tmp_path, tuned, carts, short)
+
+
+def _assert_goes_on(
+    base: Base, directory: Path, tuned: Tuned, carts: CartHeads, variant: Variant
+) -> None:
+    """A version made of the result is where the next run begins: where nothing is learned, nothing changes."""
+    version = directory / "version"
+    version.mkdir()
+    write_adapter(version / "adapter-1.safetensors", tuned.adapter)
+    rows, bias = tuned.heads[0]
+    save_file({"rows": rows, "bias": bias + 1}, version / "head.safetensors")
+    save_file(cart_tensors(carts), version / "cart.safetensors")
+    still = JointConfig(learning_rate=0, head_learning_rate=0, steps=1, batch_size=16)
+    still_variant = replace(variant, rank=3, tuning=still)
+    again = stage_one.tune_default(
+        base,
+        directory,
+        directory,
+        directory / "again",
+        "cpu",
+        lambda *_: None,
+        still_variant,
+        version,
+    )
+    assert np.array_equal(again.heads[0][0], rows)
+    assert np.array_equal(again.heads[0][1], bias + 1)
+    for name, (a, b) in again.adapter.items():
+        first, second = tuned.adapter[name]
+        assert a.shape[0] == first.shape[0] + 3
+        assert b @ a == pytest.approx(second @ first, abs=1e-3)
+    kept = read_cart_heads(directory / "again")
+    assert kept is not None
+    assert kept.wording is not None
+    assert carts.wording is not None
+    assert np.array_equal(kept.query, carts.query)
+    assert np.array_equal(kept.wording.gate_rows, carts.wording.gate_rows)
+
+
+def test_what_is_no_version_cannot_be_gone_on_from(tmp_path: Path):
+    """Said before any work, with the directory's name."""
+    write_adapter(tmp_path / "adapter-1.safetensors", {})
+    with pytest.raises(FileDamaged, match="no version to go on from"):
+        stage_one.read_start(tmp_path)
+
+
+def test_two_adapters_side_by_side_change_what_both_change():
+    """Matrices that only one of them knows are taken over."""
+    rng = np.random.default_rng(1)
+
+    def pair(rank: int) -> tuple[np.ndarray, np.ndarray]:
+        return rng.standard_normal((rank, 5)), rng.standard_normal((4, rank))
+
+    first, second = {"x": pair(2), "y": pair(1)}, {"x": pair(3)}
+    both = stage_one.side_by_side(first, second)
+    a, b = both["x"]
+    wanted = first["x"][1] @ first["x"][0] + second["x"][1] @ second["x"][0]
+    assert b @ a == pytest.approx(wanted)
+    assert np.array_equal(both["y"][0], first["y"][0])
+
+
+def test_composed_texts_are_nobodys_own_and_keep_their_language(monkeypatch: pytest.MonkeyPatch):
+    """Two messages of one language in one, and messages about carts in all three."""
+    monkeypatch.setattr(storefront, "JOINED", 40)
+    monkeypatch.setattr(storefront, "CART_TEXTS", 5)
+    found = storefront.composed_texts(SETS)
+    assert found == storefront.composed_texts(SETS)
+    assert {language for _, language in found} == {"en", "hr", "es"}
+    croatian = [text for text, language in found if language == "hr" and "gdje je moj" in text]
+    assert all(text.count("gdje je moj paket") == 2 for text in croatian)
+    written = {e.text for label_set in SETS for e in label_set.examples}
+    assert not written & {text for text, _ in found}

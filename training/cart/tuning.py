@@ -25,7 +25,7 @@ from training.gemma import Gemma, padded, unit_states
 
 _STOP = SLOT_ACTIONS.index("stop")
 _IGNORED = -100
-_MOST_TOKENS = 24_000
+_MOST_TOKENS = 72_000
 """Of a batch, padding included: one of long catalogs has fewer rows."""
 POINTER = 256
 """Dimensions in which slots and products meet."""
@@ -110,7 +110,8 @@ class CartEncoder:
 class CartObjective:
     """The cart's share of every training step: ``batch_size`` rows of like length.
 
-    Its heads look at the names of the products from the start, as those that are served do.
+    Its heads look at the names of the products from the start, as those that are served do. They begin
+    anew, or at ``start``.
     """
 
     def __init__(
@@ -121,6 +122,7 @@ class CartObjective:
         device: str,
         seed: int,
         weight: float = 1.0,
+        start: CartHeads | None = None,
     ) -> None:
         if len(rows) < batch_size:
             raise ValueError(f"{len(rows)} rows do not make a batch of {batch_size}")
@@ -155,6 +157,10 @@ class CartObjective:
             "gate_bias": nothing(len(FEATURES)),
             "outcome_rows": nothing(outcomes, 2 * len(FEATURES)),
         }
+        if start is not None:
+            _take_over(self._parameters, start)
+            if start.wording is not None:
+                _take_over(self._names, start.wording)
 
     def parameters(self) -> list[torch.nn.Parameter]:
         return [*self._parameters.values(), *self._names.values()]
@@ -210,6 +216,14 @@ class CartObjective:
         if (wanted.pointer > 0).any():
             loss = loss + _soft(pointer.flatten(0, 1), wanted.pointer.flatten(0, 1))
         return loss
+
+
+@torch.no_grad()
+def _take_over(
+    parameters: Mapping[str, torch.nn.Parameter], start: CartHeads | WordingHeads
+) -> None:
+    for name, parameter in parameters.items():
+        parameter.copy_(torch.from_numpy(np.asarray(getattr(start, name), np.float32)))
 
 
 class _Read:
