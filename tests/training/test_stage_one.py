@@ -192,7 +192,7 @@ def test_the_default_model_is_tuned_and_kept(
 def _assert_goes_on(
     base: Base, directory: Path, tuned: Tuned, carts: CartHeads, variant: Variant
 ) -> None:
-    """A version made of the result is where the next run begins: where nothing is learned, nothing changes."""
+    """A version made of the result is where the next run begins: learning nothing changes nothing."""
     version = directory / "version"
     version.mkdir()
     write_adapter(version / "adapter-1.safetensors", tuned.adapter)
