@@ -3,11 +3,13 @@
 Few rows: each block of the grid unpacks its part of the weights on the way into the product, so that a
 quarter or half of the bytes is read. Many rows: the weights are unpacked once into a scratch matrix and
 multiplied by the library, since arithmetic, not memory, is then what takes time.
+
+Triton's compiler takes every annotation of a kernel for a constant: only ``tl.constexpr`` may stand there.
 """
+# mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False, disallow-untyped-calls=False
+# ruff: noqa: ANN001, ANN202
 
 from __future__ import annotations
-
-from typing import Any
 
 import torch
 import triton
@@ -21,16 +23,16 @@ FEW_ROWS = 256
 
 @triton.jit
 def _weights(
-    q: Any,
-    scales: Any,
-    zeros: Any,
-    at_k: Any,
-    at_n: Any,
-    group: Any,
-    n: Any,
-    inside: Any,
+    q,
+    scales,
+    zeros,
+    at_k,
+    at_n,
+    group,
+    n,
+    inside,
     BITS: tl.constexpr,
-) -> Any:
+):
     """The plain weights at rows ``at_k`` (a column of places) and columns ``at_n`` (a row)."""
     words = tl.load(q + (at_k // (32 // BITS)) * n + at_n, mask=inside, other=0)
     codes = (words >> ((at_k % (32 // BITS)) * BITS)) & ((1 << BITS) - 1)
@@ -41,14 +43,14 @@ def _weights(
 
 @triton.jit
 def multiply_kernel(
-    x: Any,
-    q: Any,
-    scales: Any,
-    zeros: Any,
-    out: Any,
-    m: Any,
-    n: Any,
-    k: Any,
+    x,
+    q,
+    scales,
+    zeros,
+    out,
+    m,
+    n,
+    k,
     BITS: tl.constexpr,
     GROUP: tl.constexpr,
     BLOCK_M: tl.constexpr,
@@ -81,11 +83,11 @@ def multiply_kernel(
 
 @triton.jit
 def unpack_kernel(
-    q: Any,
-    scales: Any,
-    zeros: Any,
-    out: Any,
-    n: Any,
+    q,
+    scales,
+    zeros,
+    out,
+    n,
     BITS: tl.constexpr,
     GROUP: tl.constexpr,
     BLOCK_N: tl.constexpr,
