@@ -167,7 +167,7 @@ def tune(run: Run, progress: Progress) -> None:
             _rehearsal(run, shop, spec).tune(run / REHEARSAL)
     if not run.done("tune", tune_key):
         with run.doing("tune", tune_key, device):
-            shop.tuned([*rows, *negatives], run / FINAL, "tune")
+            shop.tuned(rows, run / FINAL, "tune", negatives)
 
 
 def merge(run: Run, progress: Progress) -> None:

@@ -68,13 +68,24 @@ class Shop:
     def ngrams(self, examples: Sequence[Example]) -> NgramModel:
         return fit_ngrams([e.text for e in examples], self._columns(examples), len(self.labels))
 
-    def tuned(self, examples: Sequence[Example], directory: Path, step: str) -> Tuned:
-        """Tune on examples, or fit a head alone, and keep the outcome in ``directory``."""
+    def tuned(
+        self,
+        examples: Sequence[Example],
+        directory: Path,
+        step: str,
+        stock: Sequence[Example] = (),
+    ) -> Tuned:
+        """Tune on examples, or fit a head alone, and keep the outcome in ``directory``.
+
+        Tuning learns the ``stock`` of negatives too. A head alone does not: the backbone was taught that
+        just these messages are out of scope, so on its states they are no model for what it never saw.
+        """
         if self._recipe.frozen:
             states = self.states(examples)
             tuned = Tuned({}, [fit_head(states, self._columns(examples), len(self.labels))])
             write_tuned(directory, tuned)
             return tuned
+        examples = [*examples, *stock]
         config = self._recipe.tuning
         prompts = self.tokeniser.prompts([e.text for e in examples])
         columns = self._columns(examples)
@@ -135,6 +146,7 @@ class _Fold:
     """What one rehearsal is fitted on, and what it is asked then."""
 
     fitted: tuple[Example, ...]
+    stock: tuple[Example, ...]
     unseen: tuple[Example, ...]
 
 
@@ -162,12 +174,12 @@ class Rehearsal:
             turned = random.Random(seed + number).sample(negatives, len(negatives))
             turned = list(negatives) if number == 0 else turned
             self._folds.append(
-                _Fold((*split.fit, *turned[cut:]), (*split.held, *turned[:cut], *held))
+                _Fold(split.fit, tuple(turned[cut:]), (*split.held, *turned[:cut], *held))
             )
 
     def tune(self, directory: Path) -> None:
         for number, fold in enumerate(self._folds):
-            self._shop.tuned(fold.fitted, directory / str(number), "rehearse")
+            self._shop.tuned(fold.fitted, directory / str(number), "rehearse", fold.stock)
 
     def calibrate(self, directory: Path) -> tuple[Calibration, Evaluation]:
         """Calibration from the unseen messages, and how the rehearsal's models did on them."""
@@ -177,8 +189,9 @@ class Rehearsal:
         for number, fold in enumerate(self._folds):
             tuned = read_tuned(directory / str(number))
             assert tuned is not None
-            parts.append(shop.evidence(tuned, shop.ngrams(fold.fitted), fold.fitted, fold.unseen))
-            seen = {e.intent for e in fold.fitted}
+            fitted = (*fold.fitted, *fold.stock)
+            parts.append(shop.evidence(tuned, shop.ngrams(fitted), fitted, fold.unseen))
+            seen = {e.intent for e in fitted}
             judged += [e if e.intent in seen else negative(e) for e in fold.unseen]
         evidence = _joined(parts)
         places = {label: column for column, label in enumerate(shop.labels)}

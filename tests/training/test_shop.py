@@ -1,0 +1,45 @@
+"""What a head on states that stay as they are learns from, without a backbone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytestmark = [pytest.mark.train, pytest.mark.usefixtures("one_thread")]
+pytest.importorskip("torch")
+
+from app.domain import OUT_OF_SCOPE  # noqa: E402  # torch may be missing
+from training import shop as shops  # noqa: E402
+from training.examples import Example  # noqa: E402
+from training.recipe import read_recipe  # noqa: E402
+
+LABELS = ("gift", "stock", OUT_OF_SCOPE)
+ROWS = [Example(f"{intent} {n}", intent) for intent in LABELS[:2] for n in range(4)]
+STOCK = [Example(f"planet {n}", OUT_OF_SCOPE) for n in range(4)]
+
+
+class _Shop(shops.Shop):
+    """States point where the first letter says."""
+
+    def __init__(self) -> None:
+        self.labels = LABELS
+        self._recipe = replace(read_recipe(None), tune="never")
+
+    def states(self, examples: Sequence[Example]) -> np.ndarray:
+        angles = np.array([ord(e.text[0]) + 0.01 * ord(e.text[-1]) for e in examples])
+        return np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+
+
+def test_a_head_alone_does_not_learn_the_stock_of_negatives(tmp_path: Path):
+    """Its column is never chosen; the shop's own negatives are learned."""
+    shop = _Shop()
+    rows, bias = shop.tuned(ROWS, tmp_path / "a", "tune", STOCK).heads[0]
+    assert not rows[2].any()
+    assert bias[2] < -10
+    own, _ = shop.tuned([*ROWS, *STOCK], tmp_path / "b", "tune").heads[0]
+    assert own[2].any()
+    assert (shop.states(ROWS) @ rows.T + bias).argmax(axis=1).tolist() == [0] * 4 + [1] * 4
