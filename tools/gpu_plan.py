@@ -40,7 +40,7 @@ def variants(models: Sequence[str], *, compiled: bool = False) -> list[Variant]:
     found = [Variant(m, "bfloat16", k, "graphs") for m in MODELS for k in (None, *ours)]
     if compiled:
         found += [Variant(m, half, k, "graphs") for m in MODELS for k in COMPILED]
-        found += [Variant(m, "bfloat16", "marlin", "graphs") for m in MODELS]
+        found += [Variant(m, "bfloat16", k, "graphs") for m in MODELS for k in COMPILED]
     found += [Variant(m, half, None, "graphs") for m in MODELS]
     others: tuple[Execution, ...] = ("eager", "compiled graphs", "compile")
     found += [Variant("gemma", "bfloat16", k, e) for e in others for k in (None, "triton")]

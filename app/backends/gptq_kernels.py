@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from importlib import import_module
 from typing import Any, cast
 
@@ -140,6 +141,36 @@ def _scratch(layer: Any, device: torch.device) -> tuple[Any, ...]:
     return (ScratchSpace(scratch_bytes=layer.scratch_space_fixed(), dev=device),)
 
 
+class HalfLinear(torch.nn.Module):
+    """A kernel that knows float16 only, in a model of another type.
+
+    Gemma's products outgrow float16. Its states are made smaller on the way in by a power of two, which
+    costs nothing, and what comes out larger again.
+    """
+
+    SMALLER = 16
+
+    def __init__(self, inner: torch.nn.Module, bias: torch.Tensor | None) -> None:
+        """``bias`` is what ``inner`` does not add."""
+        super().__init__()
+        self.inner = inner
+        self.register_buffer("bias", bias)
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        product = self.inner((states / self.SMALLER).half()).to(states.dtype) * self.SMALLER
+        return product if self.bias is None else product + self.bias
+
+
+def _in_half(build: Build) -> Build:
+    def built(matrix: QuantisedMatrix, dtype: torch.dtype, device: torch.device) -> torch.nn.Module:
+        if dtype == torch.float16:
+            return build(matrix, dtype, device)
+        bias = None if matrix.bias is None else matrix.bias.to(device, dtype)
+        return HalfLinear(build(replace(matrix, bias=None), torch.float16, device), bias)
+
+    return built
+
+
 def _triton(matrix: QuantisedMatrix, dtype: torch.dtype, device: torch.device) -> torch.nn.Module:
     from app.backends.gptq_triton import TritonLinear
 
@@ -150,7 +181,7 @@ KERNELS: Mapping[str, Build] = {
     "marlin": _of_gptqmodel("marlin", "MarlinLinear"),
     "triton": _triton,
     "int4": Int4Linear,
-    "exllama_v2": _of_gptqmodel("exllamav2", "ExllamaV2Linear"),
+    "exllama_v2": _in_half(_of_gptqmodel("exllamav2", "ExllamaV2Linear")),
     "torch": _of_gptqmodel("torch", "TorchLinear", compiled=False),
     "dense": _dense,
 }

@@ -67,10 +67,8 @@ def load_decoder(
         chosen, build = choose_kernel(list(matrices.values()), dtype, device, kernel)
         for name, matrix in matrices.items():
             module.set_submodule(name, build(matrix, dtype, device), strict=True)
+        _keep_bytes(module, tensors, dtype)
     _fill(module, tensors, dtype, directory.name)
-    if matrices:
-        with suppress(ValueError):
-            module.set_input_embeddings(ByteEmbedding(module.get_input_embeddings(), dtype))
     module.to(device).eval().requires_grad_(requires_grad=False)
     return Decoder(
         module,
@@ -81,6 +79,25 @@ def load_decoder(
         trained_context=int(config.max_position_embeddings),
         vocabulary=int(config.vocab_size),
     )
+
+
+def _keep_bytes(
+    module: torch.nn.Module, tensors: dict[str, torch.Tensor], dtype: torch.dtype
+) -> None:
+    """The embedding table in 8 bits, if it was made of them.
+
+    That shows in the stored numbers only: bfloat16 rounds them further than half a step.
+    """
+    table: Any = module.get_input_embeddings()
+    name = next(name for name, part in module.named_modules() if part is table)
+    stored = tensors.get(f"{name}.weight")
+    if stored is None or stored.shape != table.weight.shape:
+        return
+    # Gemma multiplies what it looks up; others do not.
+    factor = float(getattr(table, "scalar_embed_scale", 1.0))
+    with suppress(ValueError):
+        module.set_input_embeddings(ByteEmbedding(stored, dtype, factor))
+        del tensors[f"{name}.weight"]
 
 
 def _fill(
@@ -109,9 +126,10 @@ class ByteEmbedding(torch.nn.Module):
     such codes. Raises ``ValueError`` where the table was not made of any: then they would lose something.
     """
 
-    def __init__(self, table: Any, dtype: torch.dtype) -> None:
+    def __init__(self, table: torch.Tensor, dtype: torch.dtype, factor: float = 1.0) -> None:
+        """``table`` (vocabulary, hidden) as it was stored; what is looked up is times ``factor``."""
         super().__init__()
-        weight = table.weight.detach().float()
+        weight = table.float()
         if weight.shape[1] % _BLOCK:
             raise ValueError(f"rows of {weight.shape[1]} are not whole blocks")
         blocks = weight.view(len(weight), -1, _BLOCK)
@@ -123,8 +141,7 @@ class ByteEmbedding(torch.nn.Module):
             raise ValueError("the table was not made of 8-bit codes")
         self.register_buffer("codes", codes.to(torch.int8).flatten(1))
         self.register_buffer("scales", scales)
-        # Gemma multiplies what it looks up; others do not.
-        self.factor = float(getattr(table, "scalar_embed_scale", 1.0))
+        self.factor = factor
         self.dtype = dtype
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:

@@ -23,7 +23,12 @@ from app import metrics  # noqa: E402
 from app.artifacts.manifest import PromptSpec  # noqa: E402
 from app.backends.base import BackendOptions  # noqa: E402
 from app.backends.gptq import GptqBackend  # noqa: E402
-from app.backends.gptq_kernels import Int4Linear, choose_kernel  # noqa: E402
+from app.backends.gptq_kernels import (  # noqa: E402
+    DenseLinear,
+    HalfLinear,
+    Int4Linear,
+    choose_kernel,
+)
 from app.backends.torch_decoder import ByteEmbedding, load_decoder  # noqa: E402
 from app.errors import (  # noqa: E402
     BackendUnavailable,
@@ -289,8 +294,41 @@ def test_an_embedding_table_of_bytes_is_kept_in_bytes():
     scales = torch.rand(50, 2, 1, generator=generator).half().float() * 0.01
     table = torch.nn.Embedding.from_pretrained((codes * scales).flatten(1).half())
     ids = torch.tensor([[3, 49, 3]])
-    kept = ByteEmbedding(table, torch.float32)
+    kept = ByteEmbedding(table.weight, torch.float32)
     torch.testing.assert_close(kept(ids), table(ids).float(), atol=1e-5, rtol=2e-3)
     assert sum(buffer.nbytes for buffer in kept.buffers()) < 0.6 * table.weight.nbytes
     with pytest.raises(ValueError, match="not made of 8-bit codes"):
-        ByteEmbedding(torch.nn.Embedding(50, 64), torch.float32)
+        ByteEmbedding(torch.randn(50, 64), torch.float32)
+
+
+def test_a_table_of_bytes_stays_one_in_a_model_of_bfloat16(tmp_path: Path):
+    """bfloat16 rounds the numbers off the grid of their codes: it must be looked for before."""
+    from safetensors.torch import load_file, save_file
+
+    copy = shutil.copytree(AUTO_GPTQ, tmp_path / "copy")
+    (path,) = copy.glob("*.safetensors")
+    tensors = load_file(path)
+    name = "model.embed_tokens.weight"
+    count, hidden = tensors[name].shape
+    codes = torch.randint(-127, 128, (count, hidden // 32, 32))
+    codes[:, :, 0] = 127
+    scales = torch.rand(count, hidden // 32, 1).half().float() * 0.01
+    tensors[name] = (codes * scales).flatten(1).half()
+    save_file(tensors, path)
+    decoder = load_decoder(copy, torch.device("cpu"), torch.bfloat16)
+    kept = decoder.module.get_input_embeddings()  # type: ignore[operator]
+    assert isinstance(kept, ByteEmbedding)
+    ids = torch.arange(count)
+    torch.testing.assert_close(kept(ids), tensors[name].bfloat16(), atol=1e-5, rtol=1e-2)
+
+
+def test_a_kernel_of_float16_serves_a_model_of_bfloat16_beyond_its_own_range():
+    weight = torch.full((3, 64), 40.0)
+    states = torch.full((2, 64), 60.0, dtype=torch.bfloat16)
+    bias = torch.tensor([1024.0, 0.0, -1024.0], dtype=torch.bfloat16)
+    expected = states.float() @ weight.T + bias.float()
+    assert expected.max() > torch.finfo(torch.float16).max
+    inner = DenseLinear(weight.half(), None)
+    given = HalfLinear(inner, bias)(states)
+    assert given.dtype == torch.bfloat16
+    torch.testing.assert_close(given.float(), expected, rtol=1e-2, atol=1.0)
