@@ -14,6 +14,7 @@ import json
 import lzma
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from app.backends.gptq import GptqBackend
 from app.classification.classifier import Classifier
 from app.classification.loading import batches, load_classifier
 from app.classification.model_files import read_model
+from app.classification.prompt import normalise, normalise_lines
 from app.errors import WeightsNotBuilt
 
 TABLE = "model.embed_tokens.weight"
@@ -56,12 +58,12 @@ def pack(
     for batch in batches(prepared, backend.info):
         states.append(backend.embed([message.tokens for message in batch]))
         print(f"\r{sum(map(len, states))} of {len(prepared)} messages", end="", file=sys.stderr)
-    around = [*backend.tokenise(manifest.prompt.prefix), *backend.tokenise(manifest.prompt.suffix)]
+    around = {token for text in _read_at_load(manifest) for token in backend.tokenise(text)}
     backend.close()
     first = json.loads((checkpoint / "config.json").read_text()).get("bos_token_id")
     tensors = load_file(checkpoint / "model.safetensors")
     table = tensors.pop(TABLE)
-    used = sorted({token for message in prepared for token in message.tokens} | {*around, first})
+    used = sorted({token for message in prepared for token in message.tokens} | around | {first})
     tensors[f"{TABLE}.rows"] = table[used].contiguous()
     tensors[f"{TABLE}.places"] = torch.tensor(used, dtype=torch.int32)
     for number, part in enumerate(_parts(tensors, part_bytes)):
@@ -87,6 +89,21 @@ def pack(
         size = sum(file.stat().st_size for file in path.iterdir())
         print(f"\n{path}: {size / 1e6:.1f} MB", end="", file=sys.stderr)
     print(file=sys.stderr)
+
+
+def _read_at_load(manifest: Manifest) -> Iterator[str]:
+    """Prompts, and what a service must answer as it was published before it serves."""
+    yield from (manifest.prompt.prefix, manifest.prompt.suffix)
+    yield from (normalise(golden.text) for golden in manifest.golden)
+    cart = manifest.cart
+    if cart is None:
+        return
+    prompt = cart.prompt
+    yield from (prompt.catalog_prefix, prompt.product_suffix, prompt.message_prefix)
+    yield from (prompt.message_suffix, *prompt.slots)
+    for golden in cart.golden:
+        yield normalise_lines(golden.text)
+        yield from map(normalise, golden.catalog)
 
 
 def _served_files(artifact: Artifact) -> list[str]:
