@@ -36,6 +36,9 @@ def study(
     carts: Annotated[int | None, typer.Option(help="Cart rows for the pointers.")] = None,
     generated: Annotated[int | None, typer.Option(help="Of them, in JSON by llama.cpp.")] = None,
     generated_torch: Annotated[int | None, typer.Option(help="Of them, in JSON by torch.")] = None,
+    gpu: Annotated[
+        Path | None, typer.Option(help="Results of tools/gpu_run.py, for the tables of a GPU.")
+    ] = None,
     threads: Annotated[int, typer.Option(help="Of every configuration.")] = 2,
     quick: Annotated[bool, typer.Option("--quick", help="Tiny sizes: does it all run?")] = False,
     list_: Annotated[bool, typer.Option("--list", help="Name the trials and end.")] = False,
@@ -50,6 +53,7 @@ def study(
         return
     from dataclasses import replace
 
+    from study.accelerator import take_gpu
     from study.figures import collect
     from study.run import Study
     from study.write import write_study
@@ -62,6 +66,8 @@ def study(
     }
     sizes = replace(QUICK if quick else Sizes(), **{k: v for k, v in given.items() if v})
     started = monotonic()
+    if gpu is not None:
+        take_gpu(gpu, directory)
     made = Study(directory, store, name, sizes, threads, _screen.print)
     failed = [] if report_only else made.run(only or ())
     written = write_study(collect(made), out or (directory if quick else Path("docs")))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from study import accelerator
 from study.plan import DEFAULT, FORMATS, TURN_TITLES
 from study.words import interval, markdown, megabytes, number, ratio, title_of
 
@@ -29,8 +30,7 @@ def table(figures: Figures) -> str:
     """Claim, what the paper says, what is seen here, and whether it holds."""
     rows = [*_accuracy(figures), *_throughput(figures), *_memory(figures)]
     rows += [
-        ("GPTQ on a T4 saves 41% of VRAM", "a GPU", "see [gpu.md](gpu.md)", "GPU run"),
-        ("GPTQ on a T4 is 82% slower than FP16", "a GPU", "see [gpu.md](gpu.md)", "GPU run"),
+        *accelerator.claims(figures),
         *_gptq(figures),
         (
             "As good as GPT-4.1",

@@ -12,6 +12,7 @@ from app.bench.latency import percentile, ratio_of_rounds
 from app.classification.classifier import IntentModel
 from app.classification.model_files import read_model
 from study import plan
+from study.accelerator import read_gpu
 from study.machine import conditions
 from study.plan import DEFAULT, Trial
 from study.results import Arrays
@@ -69,6 +70,7 @@ def collect(study: Study) -> dict[str, Any]:
             "sizes": asdict(study.sizes),
             "groups": _groups(study),
             "trials": trials,
+            "gpu": read_gpu(study.directory),
             **extra,
         }
     )

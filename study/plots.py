@@ -20,6 +20,7 @@ def draw_all(figures: Figures, directory: Path) -> list[Path]:
     import matplotlib as mpl
 
     mpl.use("agg")
+    from matplotlib import colormaps
     from matplotlib import pyplot as plt
 
     directory.mkdir(parents=True, exist_ok=True)
@@ -33,6 +34,7 @@ def draw_all(figures: Figures, directory: Path) -> list[Path]:
     written = []
     for name, draw in PLOTS.items():
         figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
+        axes.set_prop_cycle(color=colormaps["tab20"].colors)  # more lines than the usual ten
         draw(axes, found, figures)
         conditions = figures["conditions"]
         figure.suptitle(f"{conditions['cpu']}, {conditions['threads']} threads", fontsize=9)

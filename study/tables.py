@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from study import claims
+from study import accelerator, claims
 from study.plan import (
     BATCHES,
     DEFAULT,
@@ -317,4 +317,5 @@ TABLES: Mapping[str, Callable[[Figures], str]] = {
     "label-speed": label_speed, "carts": carts, "paired": paired, "turns": turns, "small": small,
     "small-speed": small_speed, "fusion": fusion, "batching": batching, "prefix": prefix,
     "depth": depth, "vocabulary": vocabulary, "noise": noise, "groups": groups,
+    "gpu": accelerator.table,
 }  # fmt: skip
