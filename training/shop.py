@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -34,8 +35,20 @@ OUT_SHARE = 0.4
 """Assumed for a shop's chat. The one open log of real messages (powerplay11) has 0.72."""
 FOLDS = 5
 """Rehearsals of a head on states that stay as they are."""
+_WORD = re.compile(r"[^\W\d_]+")
+_BEGINS = re.compile(r"(?<=[a-z])(?=[A-Z])")
+"""Where a word begins within camelCase."""
+_SHORTEST_NAME = 3
+"""Letters and spaces; "Q7" is a number, no name."""
 UNLIKELY = 0.5
 """A stock negative that the shop's own n-gram model takes for an intent with more than this is left out."""
+
+
+def called(examples: Sequence[Example]) -> list[Example]:
+    """The names of the examples' intents in plain words; those that hold no word are left out."""
+    intents = sorted({e.intent for e in examples} - {OUT_OF_SCOPE})
+    names = [(" ".join(_WORD.findall(_BEGINS.sub(" ", name))).lower(), name) for name in intents]
+    return [Example(words, name) for words, name in names if len(words) >= _SHORTEST_NAME]
 
 
 def stock_negatives(
@@ -79,8 +92,10 @@ class Shop:
 
         Tuning learns the ``stock`` of negatives too. A head alone does not: the backbone was taught that
         just these messages are out of scope, so on its states they are no model for what it never saw.
+        It learns what the examples' intents are called, as one message more of each.
         """
         if self._recipe.frozen:
+            examples = [*examples, *called(examples)]
             states = self.states(examples)
             tuned = Tuned({}, [fit_head(states, self._columns(examples), len(self.labels))])
             write_tuned(directory, tuned)

@@ -43,3 +43,20 @@ def test_a_head_alone_does_not_learn_the_stock_of_negatives(tmp_path: Path):
     own, _ = shop.tuned([*ROWS, *STOCK], tmp_path / "b", "tune").heads[0]
     assert own[2].any()
     assert (shop.states(ROWS) @ rows.T + bias).argmax(axis=1).tolist() == [0] * 4 + [1] * 4
+
+
+def test_a_head_alone_learns_what_intents_are_called(tmp_path: Path):
+    """One message more for each intent of the examples, in words; not those that are held out."""
+    rows = [Example("parcel 1", "WHERE_IS-myParcel2"), Example("planet 1", OUT_OF_SCOPE)]
+    assert shops.called(rows) == [Example("where is my parcel", "WHERE_IS-myParcel2")]
+    assert shops.called([Example("a", "Q7"), Example("b", "42")]) == []
+    seen: list[str] = []
+
+    class Noting(_Shop):
+        def states(self, examples: Sequence[Example]) -> np.ndarray:
+            seen.extend(e.text for e in examples)
+            return super().states(examples)
+
+    Noting().tuned(ROWS[4:] + STOCK, tmp_path, "tune")
+    assert "stock" in seen
+    assert "gift" not in seen
