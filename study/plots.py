@@ -34,7 +34,8 @@ def draw_all(figures: Figures, directory: Path) -> list[Path]:
     written = []
     for name, draw in PLOTS.items():
         figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
-        axes.set_prop_cycle(color=colormaps["tab20"].colors)  # more lines than the usual ten
+        colours = colormaps["tab20"]  # more lines than the usual ten
+        axes.set_prop_cycle(color=[colours(number) for number in range(colours.N)])
         draw(axes, found, figures)
         conditions = figures["conditions"]
         figure.suptitle(f"{conditions['cpu']}, {conditions['threads']} threads", fontsize=9)
