@@ -30,7 +30,7 @@ def wilson(hits: int, n: int) -> Interval:
     p = hits / n
     centre = (p + z * z / (2 * n)) / (1 + z * z / n)
     half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-    return Interval(p, centre - half, centre + half, n)
+    return Interval(p, max(0.0, centre - half), min(1.0, centre + half), n)
 
 
 def calibration_error(confidence: Floats, correct: npt.NDArray[np.bool_], bins: int = 15) -> float:
