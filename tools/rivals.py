@@ -206,7 +206,7 @@ def _export(directory: Path, to: Path) -> None:
 
     model = AutoModel.from_pretrained(directory, attn_implementation="eager").eval()
 
-    class Plain(torch.nn.Module):
+    class Plain(torch.nn.Module):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
             self.model = model
