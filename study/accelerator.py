@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from app.errors import InputError
 from study.words import markdown, megabytes, number
 
 Figures = Mapping[str, Any]
@@ -28,10 +29,10 @@ _SAVED, _SLOWER = 0.41, 1.82
 
 
 def take_gpu(results: Path, directory: Path) -> None:
-    """Keep the results of tools/gpu_run.py in the study. Raises ``ValueError`` for another file."""
+    """Keep the results of tools/gpu_run.py in the study. Raises :class:`InputError` for another file."""
     content = json.loads(results.read_text(encoding="utf-8"))
     if "shapes" not in content.get(PLAIN, {}):
-        raise ValueError(f"{results.name} has no measurement of {PLAIN!r}: is it of gpu_run.py?")
+        raise InputError(f"{results.name} has no measurement of {PLAIN!r}: is it of gpu_run.py?")
     directory.mkdir(parents=True, exist_ok=True)
     (directory / GPU).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 

@@ -131,13 +131,13 @@ def typed_gguf(artifact: Artifact, threads: int) -> Iterator[Ask]:
         "instructions": "What does the customer want?",
         "criteria": {intent: intent.replace("_", " ") for intent in _intents(artifact)},
     }
-    asked_for = {
+    options = {
         "cue": "shipped",
         "chat_format": "answer_sheet",
         "template": "plain",
         "n_ctx": 4096,
+        "threads": threads,
     }
-    options = {**asked_for, "threads": threads}
 
     def request(text: str) -> Any:
         asked = {"state": text, "questions": {"intent": question}, "options": options}

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from app.errors import InputError
 from study.accelerator import PLAIN, claims, read_gpu, table, take_gpu
 
 
@@ -54,6 +55,6 @@ def test_a_gpus_figures_are_kept_and_told(results: Path, tmp_path: Path) -> None
 def test_another_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "other.json"
     path.write_text('{"machine": {}}')
-    with pytest.raises(ValueError, match=r"is it of gpu_run\.py"):
+    with pytest.raises(InputError, match=r"is it of gpu_run\.py"):
         take_gpu(path, tmp_path)
     assert read_gpu(tmp_path / "nowhere") is None
