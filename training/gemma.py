@@ -22,6 +22,14 @@ from app.errors import FileDamaged
 
 MATRICES = ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
 """Of a layer, in the order in which they are used; LoRA changes all of them."""
+NORMS = (
+    "attn_norm",
+    "attn_q_norm",
+    "attn_k_norm",
+    "post_attention_norm",
+    "ffn_norm",
+    "post_ffw_norm",
+)
 _GLOBAL_EVERY = 6
 _NAMES = {
     "input_layernorm": "attn_norm",
@@ -58,7 +66,9 @@ class Gemma(torch.nn.Module):
     """Token ids to states. ``layers`` picks some of the layers, by their numbers in the file.
 
     ``table`` (vocabulary, hidden) is the embedding. Frozen weights stay in float32, the work is done in
-    bfloat16.
+    bfloat16. ``compiled``: a layer is one compiled function, for which the first steps take a minute
+    longer; on a GPU the rest then takes a fraction of the time, for norms, rotations and gates are
+    computed without a way to memory and back for each.
     """
 
     def __init__(
@@ -71,6 +81,7 @@ class Gemma(torch.nn.Module):
         rank: int = 0,
         alpha: float = 2.0,
         seed: int = 0,
+        compiled: bool = False,
     ) -> None:
         super().__init__()
         self.shape = shape or Shape()
@@ -91,6 +102,8 @@ class Gemma(torch.nn.Module):
             self.factors.append(torch.nn.Parameter(a.to(table.device)))
             self.factors.append(torch.nn.Parameter(torch.zeros(out, rank, device=table.device)))
         self.merged: dict[str, torch.Tensor] = {}
+        self._compiled = compiled
+        self._layer = torch.compile(_layer) if compiled else _layer
 
     def merge(self, trainable: bool = False) -> None:
         """Fold the factors into bfloat16 weights, ``trainable`` ones for :meth:`collect`."""
@@ -119,12 +132,21 @@ class Gemma(torch.nn.Module):
             theta: _rotation(ids.shape[1], self.shape.head_dim, theta, x.device)
             for theta in (self.shape.local_theta, self.shape.global_theta)
         }
+        if self._compiled:
+            _any_shape(x, *turns.values())
         near, far = self._masks(ids.shape[1], lengths)
         for place, layer in enumerate(self.layers):
             everywhere = place % _GLOBAL_EVERY == _GLOBAL_EVERY - 1
             theta = self.shape.global_theta if everywhere else self.shape.local_theta
-            x = self._layer(x, f"blk.{layer}.", turns[theta], far if everywhere else near)
-        return self._norm(x, "output_norm.weight")
+            x = self._layer(
+                x,
+                [self.merged[f"blk.{layer}.{kind}.weight"] for kind in MATRICES],
+                [self._norms[f"blk.{layer}.{kind}.weight"] for kind in NORMS],
+                turns[theta],
+                far if everywhere else near,
+                self.shape,
+            )
+        return _norm(x, self._norms["output_norm.weight"], self.shape.eps)
 
     def _masks(self, length: int, lengths: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         """For near and for far attention; None is plainly causal, which never looks at padding."""
@@ -139,37 +161,6 @@ class Gemma(torch.nn.Module):
         if length <= self.shape.window:
             return None, None
         return (distance >= 0) & (distance < self.shape.window), None
-
-    def _layer(
-        self,
-        x: torch.Tensor,
-        at: str,
-        turn: tuple[torch.Tensor, torch.Tensor],
-        mask: torch.Tensor | None,
-    ) -> torch.Tensor:
-        def linear(kind: str, given: torch.Tensor) -> torch.Tensor:
-            return F.linear(given, self.merged[f"{at}{kind}.weight"])
-
-        n, t, _ = x.shape
-        h = self._norm(x, f"{at}attn_norm.weight").bfloat16()
-        q, k, v = (
-            linear(kind, h).view(n, t, -1, self.shape.head_dim).transpose(1, 2)
-            for kind in ("attn_q", "attn_k", "attn_v")
-        )
-        q = _turn(self._norm(q, f"{at}attn_q_norm.weight"), turn).bfloat16()
-        k = _turn(self._norm(k, f"{at}attn_k_norm.weight"), turn).bfloat16()
-        k, v = (heads.expand(-1, q.shape[1], -1, -1) for heads in (k, v))
-        causal = mask is None and not self.shape.bidirectional
-        h = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
-        h = linear("attn_output", h.transpose(1, 2).flatten(2))
-        x = x + self._norm(h, f"{at}post_attention_norm.weight")
-        h = self._norm(x, f"{at}ffn_norm.weight").bfloat16()
-        h = F.gelu(linear("ffn_gate", h), approximate="tanh") * linear("ffn_up", h)
-        return x + self._norm(linear("ffn_down", h), f"{at}post_ffw_norm.weight")
-
-    def _norm(self, x: torch.Tensor, name: str) -> torch.Tensor:
-        weight = self._norms[name]
-        return F.rms_norm(x.float(), (len(weight),), weight, self.shape.eps)
 
 
 def read_checkpoint(
@@ -222,6 +213,47 @@ def padded(
     for i, row in enumerate(rows):
         ids[i, : len(row)] = row
     return torch.from_numpy(ids).to(device), torch.tensor(lengths).to(device)
+
+
+def _layer(
+    x: torch.Tensor,
+    matrices: Sequence[torch.Tensor],
+    norms: Sequence[torch.Tensor],
+    turn: tuple[torch.Tensor, torch.Tensor],
+    mask: torch.Tensor | None,
+    shape: Shape,
+) -> torch.Tensor:
+    """Of states (n, t, hidden), with the weights in the order of :data:`MATRICES` and :data:`NORMS`."""
+    attn_q, attn_k, attn_v, attn_output, ffn_gate, ffn_up, ffn_down = matrices
+    attn_norm, q_norm, k_norm, post_attention_norm, ffn_norm, post_ffw_norm = norms
+    n, t, _ = x.shape
+    h = _norm(x, attn_norm, shape.eps).bfloat16()
+    q, k, v = (
+        F.linear(h, weight).view(n, t, -1, shape.head_dim).transpose(1, 2)
+        for weight in (attn_q, attn_k, attn_v)
+    )
+    q = _turn(_norm(q, q_norm, shape.eps), turn).bfloat16()
+    k = _turn(_norm(k, k_norm, shape.eps), turn).bfloat16()
+    k, v = (heads.expand(-1, q.shape[1], -1, -1) for heads in (k, v))
+    causal = mask is None and not shape.bidirectional
+    h = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
+    h = F.linear(h.transpose(1, 2).flatten(2), attn_output)
+    x = x + _norm(h, post_attention_norm, shape.eps)
+    h = _norm(x, ffn_norm, shape.eps).bfloat16()
+    h = F.gelu(F.linear(h, ffn_gate), approximate="tanh") * F.linear(h, ffn_up)
+    return x + _norm(F.linear(h, ffn_down), post_ffw_norm, shape.eps)
+
+
+def _any_shape(x: torch.Tensor, *turns: tuple[torch.Tensor, torch.Tensor]) -> None:
+    """Rows and lengths are what the first batch is not to be compiled for alone."""
+    torch._dynamo.maybe_mark_dynamic(x, (0, 1))
+    for turn in turns:
+        for table in turn:
+            torch._dynamo.maybe_mark_dynamic(table, 0)
+
+
+def _norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
+    return F.rms_norm(x.float(), (len(weight),), weight, eps)
 
 
 def _rotation(
