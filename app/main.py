@@ -10,6 +10,7 @@ from dataclasses import replace
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 
+import structlog
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
@@ -54,6 +55,8 @@ from app.serving.service import Service
 from app.serving.watch import StoreWatch
 from app.settings import Settings
 from app.tracing import Traces, traces_to
+
+log = structlog.get_logger()
 
 CLOSE_SECONDS = 60.0
 """The longest that closing waits for admitted work."""
@@ -173,7 +176,7 @@ def _lifespan(
         watching = asyncio.create_task(watch.run()) if settings.watch_seconds else None
         try:
             yield State(
-                service=Service(registry, cache, limits, lifecycle),
+                service=Service(registry, cache, limits, lifecycle, settings.cascade),
                 rollouts=Rollouts(registry, store),
                 desk=desk,
                 traces=traces,
@@ -226,6 +229,8 @@ def model_loader(settings: Settings) -> Load:
         classifier = load_classifier(
             artifact, replace(options, give_way=give_way), settings.backend
         )
+        if settings.cascade != "off" and classifier.model.cascade is None:
+            log.warning("no cascade was fitted for this model: it answers alone", model=name)
         return Loaded(artifact.manifest, classifier, published_shares(artifact))
 
     return load

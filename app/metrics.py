@@ -129,6 +129,12 @@ MODEL_INFO = Gauge(
     ("model", "version", "backend"),
     registry=REGISTRY,
 )
+FIRST_STAGE = Counter(
+    "intent_first_stage",
+    "Messages that n-grams were asked about before the language model: answered, passed on.",
+    ("model", "result"),
+    registry=REGISTRY,
+)
 MODEL_LOADS = Counter(
     "intent_model_loads",
     "Attempts to bring a model to life: live, failed.",

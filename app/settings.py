@@ -51,6 +51,8 @@ class Settings(BaseSettings):
 
     threads: int | None = Field(None, ge=1, le=256)
     """Threads that compute one batch; by default from the CPU affinity and the cgroup quota."""
+    cascade: Literal["off", "careful", "fast"] = "off"
+    """Whether n-grams answer messages that they are sure of, without the language model."""
     max_sequences: int = Field(16, ge=1, le=256)
     """Messages in one forward pass."""
     max_tokens: int = Field(1024, ge=64, le=65536)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from app.artifacts.manifest import (
 from app.backends.base import BackendOptions
 from app.backends.fake import FakeBackend
 from app.classification.cart import CartModel
+from app.classification.cascade import Cascade
 from app.classification.classifier import Classifier, IntentModel
 from app.classification.decision import SCOPE_FEATURES, Calibration
 from app.classification.head import Head
@@ -64,6 +66,11 @@ def fake_model() -> IntentModel:
             threshold=0.4,
         ),
     )
+
+
+def fake_cascade(careful: float = 0.8) -> Cascade:
+    """Lets n-grams answer what is close to their examples."""
+    return Cascade(replace(fake_model().calibration, threshold=0.0), careful=careful, fast=0.5)
 
 
 def _ngrams() -> NgramModel:

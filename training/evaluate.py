@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
+from app.classification.cascade import Cascade
 from app.classification.decision import Calibration, Evidence, probabilities
 from app.classification.head import log_softmax
 from app.domain import OUT_OF_SCOPE
+from training.cascade import NEVER, Stages, TwoStages
 from training.examples import Example
 from training.metrics import Interval, Scores, score, wilson
 
@@ -45,10 +47,16 @@ class Evaluation:
     """(coverage, error among the answered): in-scope and out-of-scope messages together."""
     reliability: tuple[tuple[float, float, int], ...]
     """(mean confidence, accuracy, messages) of ten bins, in-scope messages."""
+    stages: dict[str, Stages] = field(default_factory=dict)
+    """With n-grams answering first, by how sure they must be."""
 
 
 def evaluate(
-    test: TestSet, evidence: Evidence, labels: Sequence[str], calibration: Calibration
+    test: TestSet,
+    evidence: Evidence,
+    labels: Sequence[str],
+    calibration: Calibration,
+    cascade: Cascade | None = None,
 ) -> Evaluation:
     """Figures of one set from the evidence on its messages, in the same order."""
     columns = {label: column for column, label in enumerate(labels)}
@@ -86,7 +94,20 @@ def evaluate(
         ),
         risk=_risk(given.max(axis=1) * in_scope, best == truth),
         reliability=_reliability(given[inside].max(axis=1), best[inside] == truth[inside]),
+        stages={} if cascade is None else _stages(evidence, truth, out, calibration, cascade),
     )
+
+
+def _stages(
+    evidence: Evidence,
+    truth: npt.NDArray[np.int64],
+    out: int,
+    calibration: Calibration,
+    cascade: Cascade,
+) -> dict[str, Stages]:
+    both = TwoStages(evidence, truth, out, calibration, cascade.calibration)
+    thresholds = {"off": NEVER, "careful": cascade.careful, "fast": cascade.fast}
+    return {name: both.measure(least) for name, least in thresholds.items()}
 
 
 def _alone(scores: Floats, truth: npt.NDArray[np.int64], out: int) -> Scores:

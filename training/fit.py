@@ -48,7 +48,7 @@ from training.run_files import (
     REHEARSAL,
     SPEC,
     Spec,
-    read_calibration,
+    calibrated,
     read_evaluation,
     read_rows,
     read_spec,
@@ -226,9 +226,7 @@ def evaluate(run: Run, threads: int, progress: Progress) -> None:
         return
     with run.doing("evaluate", key):
         artifact = staged(run)
-        model = replace(
-            read_model(artifact.directory, artifact.manifest), calibration=read_calibration(run)
-        )
+        model = calibrated(run, read_model(artifact.directory, artifact.manifest))
         backend = open_backend(artifact, BackendOptions(threads=threads))
         try:
             classifier = Classifier(backend, model)
@@ -253,9 +251,7 @@ def publish(run: Run, threads: int, progress: Progress) -> Artifact:
     with run.doing("publish", key):
         progress("publish", 0, 0)
         made = staged(run)
-        model = replace(
-            read_model(made.directory, made.manifest), calibration=read_calibration(run)
-        )
+        model = calibrated(run, read_model(made.directory, made.manifest))
         sets, golden, compared = read_evaluation(run)
         directory = next_version(store / spec.name)
         shutil.copytree(made.directory, directory, dirs_exist_ok=True, ignore=_NOT_PUBLISHED)

@@ -246,10 +246,12 @@ def _layer(
 
 def _any_shape(x: torch.Tensor, *turns: tuple[torch.Tensor, torch.Tensor]) -> None:
     """Rows and lengths are what the first batch is not to be compiled for alone."""
-    torch._dynamo.maybe_mark_dynamic(x, (0, 1))
+    from torch._dynamo import maybe_mark_dynamic  # takes seconds to import
+
+    maybe_mark_dynamic(x, (0, 1))
     for turn in turns:
         for table in turn:
-            torch._dynamo.maybe_mark_dynamic(table, 0)
+            maybe_mark_dynamic(table, 0)
 
 
 def _norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:

@@ -25,6 +25,7 @@ from app.artifacts.manifest import (
 from app.artifacts.store import Artifact
 from app.backends.base import Backend, BackendOptions
 from app.backends.factory import open_backend
+from app.classification.cascade import Cascade
 from app.classification.classifier import Classifier, IntentModel
 from app.classification.decision import Calibration
 from app.classification.loading import load_classifier
@@ -32,6 +33,7 @@ from app.classification.model_files import write_cart, write_model
 from app.domain import OUT_OF_SCOPE
 from training.calibrate import OUT_SHARE, calibrate
 from training.cart.making import MadeCart, write_cart_report
+from training.cascade import fit_cascade
 from training.drafts import Draft, build_draft, find_prototypes
 from training.evaluate import Evaluation, TestSet, evaluate
 from training.examples import Example
@@ -69,10 +71,10 @@ def publish(
     backend = open_backend(artifact, BackendOptions(threads=threads), None)
     try:
         model = find_prototypes(draft, backend, prototypes_from, progress)
-        calibration = _calibrate(
+        calibration, cascade = _calibrate(
             Classifier(backend, model), held_out, least_coverage, out_share, progress
         )
-        model = replace(model, calibration=calibration)
+        model = replace(model, calibration=calibration, cascade=cascade)
         classifier = Classifier(backend, model)
         evaluations = evaluate_sets(classifier, test_sets, progress)
         answered = golden_answers(classifier, golden, progress)
@@ -92,6 +94,7 @@ def evaluate_sets(
             weigh_all(classifier, test.examples, progress, test.name),
             model.labels,
             model.calibration,
+            model.cascade,
         )
         for test in test_sets
     ]
@@ -156,15 +159,13 @@ def _calibrate(
     least_coverage: float,
     out_share: float,
     progress: Progress,
-) -> Calibration:
+) -> tuple[Calibration, Cascade]:
     labels = list(classifier.model.labels)
-    return calibrate(
-        weigh_all(classifier, held_out, progress, "held-out set"),
-        np.array([labels.index(example.intent) for example in held_out]),
-        labels.index(OUT_OF_SCOPE),
-        out_share=out_share,
-        least_coverage=least_coverage,
-    )
+    evidence = weigh_all(classifier, held_out, progress, "held-out set")
+    truth = np.array([labels.index(example.intent) for example in held_out])
+    out = labels.index(OUT_OF_SCOPE)
+    calibration = calibrate(evidence, truth, out, out_share, least_coverage)
+    return calibration, fit_cascade(evidence, truth, out, calibration, out_share)
 
 
 def _headline(evaluations: Sequence[Evaluation]) -> dict[str, float]:

@@ -99,6 +99,9 @@ def _sections(calibration: Calibration, evaluations: Sequence[Evaluation]) -> li
             ],
         )
     ]
+    staged = [evaluation for evaluation in evaluations if evaluation.stages]
+    if staged:
+        tables.append(_stages(staged))
     for evaluation in evaluations:
         if len(evaluation.by_language) > 1:
             tables.append(
@@ -135,6 +138,29 @@ def _sections(calibration: Calibration, evaluations: Sequence[Evaluation]) -> li
             )
         )
     return tables
+
+
+def _stages(evaluations: Sequence[Evaluation]) -> Table:
+    return (
+        "N-grams first",
+        (
+            "The cascade (INTENT_CASCADE): in-scope messages that n-grams answer alone, and what all "
+            "answers together are worth then. Accuracy without a threshold."
+        ),
+        ["set", "cascade", "by n-grams", "accuracy", "OOS recall", "ECE"],
+        [
+            [
+                evaluation.name,
+                name,
+                _interval(stages.share),
+                _interval(stages.accuracy),
+                _interval(stages.out_recall) if stages.out_recall.n else "–",
+                _number(stages.ece),
+            ]
+            for evaluation in evaluations
+            for name, stages in evaluation.stages.items()
+        ],
+    )
 
 
 def _making(making: Making) -> list[Table]:

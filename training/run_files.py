@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from app.artifacts.manifest import Golden, Manifest
 from app.artifacts.store import Artifact
+from app.classification.cascade import Cascade
+from app.classification.classifier import IntentModel
 from app.classification.decision import Calibration
 from app.errors import InputError
 from training.evaluate import Evaluation, TestSet
@@ -26,6 +28,7 @@ REHEARSAL, FINAL, MERGED, ARTIFACT = "rehearsal", "final", "merged", "artifact"
 PUBLISHED = "published.json"
 _DRAFT = "artifact/draft.json"
 _CALIBRATION = "calibration/calibration.json"
+_CASCADE = "calibration/cascade.json"
 _COMPARISON = "evaluation/comparison.json"
 _GOLDEN = "evaluation/golden.json"
 _REHEARSED, _SETS = "calibration/rehearsal.json", "evaluation/sets.json"
@@ -117,15 +120,22 @@ def staged(run: Run) -> Artifact:
     return Artifact(run / ARTIFACT, Manifest.model_validate(run.read(_DRAFT)))
 
 
-def write_calibration(run: Run, calibration: Calibration, rehearsed: Evaluation) -> None:
+def write_calibration(
+    run: Run, calibration: Calibration, cascade: Cascade, rehearsed: Evaluation
+) -> None:
     _write(run, _REHEARSED, [rehearsed])
+    _write(run, _CASCADE, cascade)
     _write(run, _CALIBRATION, calibration)
 
 
-def read_calibration(run: Run) -> Calibration:
+def calibrated(run: Run, model: IntentModel) -> IntentModel:
+    """``model`` with what ``calibrate`` has found."""
     run.require("calibrate")
-    calibration: Calibration = _read(run, _CALIBRATION, Calibration)
-    return calibration
+    return replace(
+        model,
+        calibration=_read(run, _CALIBRATION, Calibration),
+        cascade=_read(run, _CASCADE, Cascade),
+    )
 
 
 def write_evaluation(

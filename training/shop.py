@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from app.artifacts.base_package import Progress
+from app.classification.cascade import Cascade
 from app.classification.decision import Calibration, Evidence
 from app.classification.head import Head, unit
 from app.classification.ngrams import NgramModel
@@ -20,6 +21,7 @@ from app.domain import OUT_OF_SCOPE
 from training.backbones import Backbone
 from training.bases import Tokeniser
 from training.calibrate import calibrate
+from training.cascade import fit_cascade
 from training.evaluate import Evaluation, TestSet, evaluate
 from training.examples import Example, negative, read_seeds
 from training.frozen_head import fit_head
@@ -196,8 +198,8 @@ class Rehearsal:
         for number, fold in enumerate(self._folds):
             self._shop.tuned(fold.fitted, directory / str(number), "rehearse", fold.stock)
 
-    def calibrate(self, directory: Path) -> tuple[Calibration, Evaluation]:
-        """Calibration from the unseen messages, and how the rehearsal's models did on them."""
+    def calibrate(self, directory: Path) -> tuple[Calibration, Cascade, Evaluation]:
+        """Calibration and cascade from the unseen messages, and how the rehearsal's models did on them."""
         shop = self._shop
         parts: list[Evidence] = []
         judged: list[Example] = []
@@ -211,9 +213,12 @@ class Rehearsal:
         evidence = _joined(parts)
         places = {label: column for column, label in enumerate(shop.labels)}
         truth = np.array([places[e.intent] for e in judged], dtype=np.int64)
-        calibration = calibrate(evidence, truth, places[OUT_OF_SCOPE], out_share=OUT_SHARE)
-        found = evaluate(TestSet("rehearsal", judged), evidence, shop.labels, calibration)
-        return calibration, found
+        out = places[OUT_OF_SCOPE]
+        calibration = calibrate(evidence, truth, out, OUT_SHARE)
+        cascade = fit_cascade(evidence, truth, out, calibration, OUT_SHARE)
+        test = TestSet("rehearsal", judged)
+        found = evaluate(test, evidence, shop.labels, calibration, cascade)
+        return calibration, cascade, found
 
 
 def _joined(parts: Sequence[Evidence]) -> Evidence:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from app.backends.base import Backend, TokenIds
 from app.classification.cart import CartModel
 from app.classification.cart_reader import CartReader
+from app.classification.cascade import Cascade, FirstStage, Stages
 from app.classification.decision import Calibration, Evidence, decide
 from app.classification.head import Head, unit
 from app.classification.ngrams import NgramModel
@@ -36,7 +37,7 @@ class IntentModel:
     """All of an artifact but the weights. ``labels`` are the columns of head and n-gram model.
 
     ``prototypes`` (m, hidden) float32 are mean hidden directions of the in-scope intents, of unit
-    length.
+    length. ``cascade`` says when n-grams may answer alone, if that was ever fitted.
     """
 
     labels: tuple[str, ...]
@@ -44,6 +45,7 @@ class IntentModel:
     ngrams: NgramModel
     prototypes: npt.NDArray[np.float32]
     calibration: Calibration
+    cascade: Cascade | None = None
 
 
 class Classifier:
@@ -61,6 +63,16 @@ class Classifier:
         """Normalise and tokenise. Raises :class:`app.errors.EmptyText`."""
         text = normalise(text)
         return Message(text, self.backend.tokenise(text))
+
+    def first_stage(self, stages: Stages) -> FirstStage | None:
+        """What may answer before the language model; None where that is off or was not fitted."""
+        model = self.model
+        if stages == "off" or model.cascade is None:
+            return None
+        cascade = model.cascade
+        return FirstStage(
+            model.ngrams, model.labels, cascade.calibration, cascade.threshold(stages)
+        )
 
     def classify(self, messages: Sequence[Message]) -> list[Prediction]:
         """One decision a message, in order.

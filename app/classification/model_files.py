@@ -22,6 +22,7 @@ from app.classification.cart import (
     CartModel,
     WordingHeads,
 )
+from app.classification.cascade import Cascade
 from app.classification.classifier import IntentModel
 from app.classification.decision import SCOPE_FEATURES, Calibration
 from app.classification.head import Head
@@ -33,6 +34,8 @@ from app.errors import FileDamaged
 HEAD = "head.safetensors"
 NGRAMS = "ngrams.safetensors"
 CALIBRATION = "calibration.json"
+CASCADE = "cascade.json"
+"""When n-grams may answer alone; older artifacts have none."""
 _WORDING = "wording."
 
 _NARROW = ("word_weights", "char_weights")
@@ -50,10 +53,11 @@ def write_model(directory: Path, model: IntentModel) -> tuple[str, ...]:
             array.astype(np.float16) if field.name in _NARROW else array
         )
     save_file(ngrams, directory / NGRAMS)
-    write_atomically(
-        directory / CALIBRATION, json.dumps(asdict(model.calibration), indent=1).encode() + b"\n"
-    )
-    return HEAD, NGRAMS, CALIBRATION
+    _write_json(directory / CALIBRATION, model.calibration)
+    if model.cascade is None:
+        return HEAD, NGRAMS, CALIBRATION
+    _write_json(directory / CASCADE, model.cascade)
+    return HEAD, NGRAMS, CALIBRATION, CASCADE
 
 
 def read_model(directory: Path, manifest: Manifest) -> IntentModel:
@@ -67,7 +71,8 @@ def read_model(directory: Path, manifest: Manifest) -> IntentModel:
             head=Head(head["rows"], head["bias"]),
             ngrams=NgramModel(**ngrams),
             prototypes=head["prototypes"],
-            calibration=_calibration(directory / CALIBRATION),
+            calibration=_calibration(CALIBRATION, read_json(directory / CALIBRATION)),
+            cascade=_cascade(directory / CASCADE) if CASCADE in manifest.entries() else None,
         )
     except (KeyError, TypeError) as error:
         raise FileDamaged(f"{directory.name}: a model file lacks {error}") from error
@@ -82,8 +87,7 @@ def read_model(directory: Path, manifest: Manifest) -> IntentModel:
 def write_cart(directory: Path, model: CartModel) -> tuple[str, ...]:
     """Write heads and calibration into ``directory`` as the spec names them; returns the paths."""
     save_file(cart_tensors(model.heads), directory / model.spec.heads)
-    calibration = json.dumps(asdict(model.calibration), indent=1).encode() + b"\n"
-    write_atomically(directory / model.spec.calibration, calibration)
+    _write_json(directory / model.spec.calibration, model.calibration)
     return model.spec.heads, model.spec.calibration
 
 
@@ -168,8 +172,19 @@ def _tensors(path: Path) -> dict[str, npt.NDArray[Any]]:
         raise FileDamaged(f"{path.name} is unreadable: {error}") from error
 
 
-def _calibration(path: Path) -> Calibration:
+def _write_json(path: Path, content: Calibration | Cascade | CartCalibration) -> None:
+    write_atomically(path, json.dumps(asdict(content), indent=1).encode() + b"\n")
+
+
+def _cascade(path: Path) -> Cascade:
     content = read_json(path)
+    first, thresholds = content.get("calibration"), [content.get(k) for k in ("careful", "fast")]
+    if not isinstance(first, dict) or not all(isinstance(t, float) for t in thresholds):
+        raise FileDamaged(f"{path.name} must have a calibration and the numbers careful and fast")
+    return Cascade(_calibration(path.name, first), *thresholds)  # type: ignore[arg-type]
+
+
+def _calibration(name: str, content: Mapping[str, object]) -> Calibration:
     calibration = Calibration(
         **{
             name: tuple(value) if isinstance(value, list) else value  # type: ignore[arg-type]
@@ -178,7 +193,7 @@ def _calibration(path: Path) -> Calibration:
     )
     if len(calibration.scope_weights) != len(SCOPE_FEATURES):
         raise FileDamaged(
-            f"{path.name}: {len(calibration.scope_weights)} scope weights, "
+            f"{name}: {len(calibration.scope_weights)} scope weights, "
             f"this version has {len(SCOPE_FEATURES)} features"
         )
     return calibration

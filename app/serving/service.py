@@ -10,6 +10,7 @@ from time import perf_counter
 from app import metrics
 from app.backends.base import Backend
 from app.classification.cart_reader import CartMessage
+from app.classification.cascade import FirstStage, Stages
 from app.classification.classifier import Message
 from app.classification.prompt import normalise
 from app.domain import ModelRef, Prediction, Timings
@@ -23,6 +24,8 @@ from app.serving.ticket import Outcome, Ticket
 
 _MANY_CHARS = 8_000
 """From here on, normalising and tokenising would hold up the event loop for milliseconds."""
+_MANY_CHARS_FIRST = 1_000
+"""The same of n-grams' answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,12 +89,19 @@ class Service:
     """Takes messages to the live models. Event loop's thread only."""
 
     def __init__(
-        self, registry: Registry, cache: PredictionCache, limits: Limits, lifecycle: Lifecycle
+        self,
+        registry: Registry,
+        cache: PredictionCache,
+        limits: Limits,
+        lifecycle: Lifecycle,
+        stages: Stages = "off",
     ) -> None:
+        """``stages``: whether n-grams may answer before the language model is asked."""
         self.registry = registry
         self.cache = cache
         self.limits = limits
         self.lifecycle = lifecycle
+        self.stages: Stages = stages
 
     async def admit(
         self, texts: Sequence[str], model: str | None = None, deadline: float | None = None
@@ -122,6 +132,13 @@ class Service:
         self, live: LiveModel, normal: Sequence[str], started: float, deadline: float | None
     ) -> Pending:
         known, missing = self._look_up(live, normal)
+        stage = live.loaded.classifier.first_stage(self.stages) if missing else None
+        if stage is not None:
+            answered = await _ask_first(stage, live, {i: normal[i] for i in missing})
+            for index, outcome in answered.items():
+                self.cache.put((live.digest, normal[index]), outcome.prediction)
+            known |= answered
+            missing = [i for i in missing if i not in known]
         ticket = None
         if missing:
             ticket = await self._enqueue(live, [(i, normal[i]) for i in missing], started, deadline)
@@ -195,6 +212,29 @@ class Service:
             else:
                 outcomes[index] = Outcome(known)
         return outcomes, missing
+
+
+async def _ask_first(
+    stage: FirstStage, live: LiveModel, texts: dict[int, str]
+) -> dict[int, Outcome]:
+    """What n-grams are sure of, by place in the request."""
+    started = perf_counter()
+    asked = list(texts.values())
+    if sum(map(len, asked)) > _MANY_CHARS_FIRST:
+        found = await asyncio.to_thread(stage.answers, asked)
+    else:
+        found = stage.answers(asked)
+    seconds = perf_counter() - started
+    outcomes = {
+        place: Outcome(answer, inference=seconds)
+        for place, answer in zip(texts, found, strict=True)
+        if answer is not None
+    }
+    answered, passed = len(outcomes), len(texts) - len(outcomes)
+    for result, count in (("answered", answered), ("passed", passed)):
+        if count:
+            metrics.FIRST_STAGE.labels(live.name, result).inc(count)
+    return outcomes
 
 
 def _normalise_all(texts: Sequence[str]) -> list[str]:

@@ -1,18 +1,25 @@
 from __future__ import annotations
 
 import json
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from app.artifacts.manifest import Manifest
-from app.classification.model_files import CALIBRATION, HEAD, NGRAMS, read_model
+from app.artifacts.manifest import Manifest, describe_file
+from app.classification.model_files import (
+    CALIBRATION,
+    CASCADE,
+    HEAD,
+    NGRAMS,
+    read_model,
+    write_model,
+)
 from app.classification.ngrams import NgramModel
 from app.errors import FileDamaged
-from tests.fake_artifact import fake_model, write_fake_artifact
+from tests.fake_artifact import fake_cascade, fake_model, write_fake_artifact
 
 
 @pytest.fixture
@@ -85,3 +92,19 @@ def test_a_calibration_with_other_fields_is_refused(
     )
     with pytest.raises(FileDamaged, match=next(iter(change))):
         read_model(directory, manifest)
+
+
+def test_a_cascade_is_read_where_the_manifest_names_it(manifest: Manifest, directory: Path):
+    """Artifacts from before there was one have none, and a file that nobody published is not read."""
+    model = replace(fake_model(), cascade=fake_cascade())
+    paths = write_model(directory, model)
+    assert CASCADE in paths
+    assert read_model(directory, manifest).cascade is None
+    named = manifest.model_copy(
+        update={"files": tuple(describe_file(directory, path) for path in paths)}
+    )
+    assert read_model(directory, named).cascade == model.cascade
+    for damage in ({"careful": 0.5}, {"calibration": {}, "careful": 0.5, "fast": "0.2"}):
+        (directory / CASCADE).write_text(json.dumps(damage))
+        with pytest.raises(FileDamaged, match=CASCADE):
+            read_model(directory, named)

@@ -6,9 +6,13 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 
+from app import metrics
+from app.classification.cascade import Stages
+from app.classification.classifier import Classifier
 from app.errors import NotReady
 from app.serving.batcher import Load, Loaded
 from app.serving.cache import PredictionCache
@@ -18,7 +22,7 @@ from app.serving.live_model import State
 from app.serving.registry import Registry
 from app.serving.service import Service
 from tests.conftest import PATIENCE
-from tests.fake_artifact import fake_classifier, fake_manifest
+from tests.fake_artifact import fake_cascade, fake_classifier, fake_manifest, fake_model
 from tests.gated import GatedBackend
 
 pytestmark = pytest.mark.anyio
@@ -29,14 +33,16 @@ LIMITS = Limits(
 
 
 @asynccontextmanager
-async def serving(load: Load, *names: str, cache_bytes: int = 0) -> AsyncIterator[Service]:
+async def serving(
+    load: Load, *names: str, cache_bytes: int = 0, stages: Stages = "off"
+) -> AsyncIterator[Service]:
     """A started service; every model has settled."""
     registry = Registry(names or ("storefront",), load, LIMITS.queue_tokens)
     settled = asyncio.Event()
     registry.start(settled.set)
     try:
         await asyncio.wait_for(settled.wait(), PATIENCE)
-        yield Service(registry, PredictionCache(cache_bytes), LIMITS, Lifecycle())
+        yield Service(registry, PredictionCache(cache_bytes), LIMITS, Lifecycle(), stages)
     finally:
         await registry.close(PATIENCE)
 
@@ -177,3 +183,44 @@ async def test_bulk_text_does_not_hold_up_the_loop() -> None:
         assert ticks > 1
         ticker.cancel()
         assert len(await pending.decisions()) == 30
+
+
+def staged(backend: GatedBackend) -> Load:
+    """A model in which n-grams may answer, where they are let."""
+    model = replace(fake_model(), cascade=fake_cascade())
+    return lambda _: Loaded(fake_manifest(), Classifier(backend, model))
+
+
+def _asked_first(result: str) -> float:
+    return metrics.FIRST_STAGE.labels("storefront", result)._value.get()
+
+
+async def test_sure_ngrams_answer_before_the_queue() -> None:
+    """While the language model is stuck, what n-grams know is answered; the rest waits for it."""
+    backend = GatedBackend(max_sequences=1)
+    async with serving(staged(backend), stages="careful", cache_bytes=1 << 16) as service:
+        before = _asked_first("answered"), _asked_first("passed")
+        easy, hard = "where is my order", "xyzzy plugh"
+        pending = await service.admit([hard, easy])
+        await in_thread(backend.wait_until_busy)
+        (known,) = await (await service.admit([easy.upper()])).decisions()
+        assert known.prediction.intent == "order_status"
+        assert known.timings.queue == 0
+        backend.open()
+        second, first = (d.prediction for d in await pending.decisions())
+        assert first.intent == "order_status"
+        assert len(second.ranking) == len(first.ranking)
+        assert _asked_first("answered") - before[0] == 2
+        assert _asked_first("passed") - before[1] == 1
+        assert service.cache.bytes > 0
+
+
+async def test_ngrams_wait_their_turn_where_the_cascade_is_off() -> None:
+    """The same model answers everything with both halves unless the operator says otherwise."""
+    backend = GatedBackend(max_sequences=1)
+    async with serving(staged(backend)) as service:
+        pending = await service.admit(["where is my order"])
+        await in_thread(backend.wait_until_busy)
+        assert not pending.done
+        backend.open()
+        await pending.decisions()
