@@ -103,6 +103,7 @@ def tune_default(
         rank=variant.rank,
         alpha=variant.scale,
         seed=config.seed,
+        compiled=device.startswith("cuda"),
     )
     carts = [
         CartObjective(
