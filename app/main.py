@@ -229,7 +229,7 @@ def model_loader(settings: Settings) -> Load:
         classifier = load_classifier(
             artifact, replace(options, give_way=give_way), settings.backend
         )
-        if settings.cascade != "off" and classifier.model.cascade is None:
+        if settings.cascade in ("careful", "fast") and classifier.model.cascade is None:
             log.warning("no cascade was fitted for this model: it answers alone", model=name)
         return Loaded(artifact.manifest, classifier, published_shares(artifact))
 

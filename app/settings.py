@@ -10,6 +10,7 @@ from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.artifacts.manifest import Name
+from app.classification.cascade import Stages
 
 
 class Settings(BaseSettings):
@@ -51,7 +52,7 @@ class Settings(BaseSettings):
 
     threads: int | None = Field(None, ge=1, le=256)
     """Threads that compute one batch; by default from the CPU affinity and the cgroup quota."""
-    cascade: Literal["off", "careful", "fast"] = "off"
+    cascade: Stages = "relief"
     """Whether n-grams answer messages that they are sure of, without the language model."""
     max_sequences: int = Field(16, ge=1, le=256)
     """Messages in one forward pass."""

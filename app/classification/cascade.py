@@ -18,8 +18,9 @@ from app.classification.decision import Calibration, Evidence, decide
 from app.classification.ngrams import NgramModel
 from app.domain import Prediction
 
-Stages: TypeAlias = Literal["off", "careful", "fast"]
-"""Whether n-grams may answer, and how sure they must be."""
+Stages: TypeAlias = Literal["off", "relief", "careful", "fast"]
+"""Whether n-grams may answer, and how sure they must be. In relief they only answer, carefully, what
+would be refused otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +34,8 @@ class Cascade:
     careful: float
     fast: float
 
-    def threshold(self, stages: Literal["careful", "fast"]) -> float:
-        return self.careful if stages == "careful" else self.fast
+    def threshold(self, stages: Literal["relief", "careful", "fast"]) -> float:
+        return self.fast if stages == "fast" else self.careful
 
 
 class FirstStage:

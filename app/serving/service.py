@@ -14,7 +14,15 @@ from app.classification.cascade import FirstStage, Stages
 from app.classification.classifier import Message
 from app.classification.prompt import normalise
 from app.domain import ModelRef, Prediction, Timings
-from app.errors import BatchTooLarge, InputError, NotReady, ShopintentError, TextTooLong
+from app.errors import (
+    BatchTooLarge,
+    DeadlineExceeded,
+    InputError,
+    NotReady,
+    QueueFull,
+    ShopintentError,
+    TextTooLong,
+)
 from app.serving.cache import PredictionCache
 from app.serving.lifecycle import Lifecycle
 from app.serving.limits import Limits
@@ -132,16 +140,17 @@ class Service:
         self, live: LiveModel, normal: Sequence[str], started: float, deadline: float | None
     ) -> Pending:
         known, missing = self._look_up(live, normal)
-        stage = live.loaded.classifier.first_stage(self.stages) if missing else None
-        if stage is not None:
-            answered = await _ask_first(stage, live, {i: normal[i] for i in missing})
-            for index, outcome in answered.items():
-                self.cache.put((live.digest, normal[index]), outcome.prediction)
-            known |= answered
-            missing = [i for i in missing if i not in known]
-        ticket = None
-        if missing:
-            ticket = await self._enqueue(live, [(i, normal[i]) for i in missing], started, deadline)
+        if self.stages in ("careful", "fast"):
+            missing = await self._ask_ngrams(live, normal, known, missing)
+        try:
+            ticket = await self._enqueue(live, normal, missing, started, deadline)
+        except (QueueFull, DeadlineExceeded):
+            rest = missing
+            if self.stages == "relief":
+                rest = await self._ask_ngrams(live, normal, known, missing)
+            if len(rest) == len(missing):
+                raise
+            ticket = await self._enqueue(live, normal, rest, started, deadline)
         return Pending(
             model=live,
             ref=live.ref,
@@ -152,13 +161,36 @@ class Service:
             cache=self.cache,
         )
 
+    async def _ask_ngrams(
+        self,
+        live: LiveModel,
+        normal: Sequence[str],
+        known: dict[int, Outcome],
+        missing: list[int],
+    ) -> list[int]:
+        """Add to ``known`` what n-grams are sure of; returns the places of what they are not."""
+        stage = live.loaded.classifier.first_stage(self.stages) if missing else None
+        if stage is None:
+            return missing
+        answered = await _ask_first(stage, live, {i: normal[i] for i in missing})
+        if self.stages != "relief":  # when there is room again, both halves shall decide
+            for index, outcome in answered.items():
+                self.cache.put((live.digest, normal[index]), outcome.prediction)
+        known |= answered
+        return [i for i in missing if i not in answered]
+
     async def _enqueue(
         self,
         live: LiveModel,
-        texts: Sequence[tuple[int, str]],
+        normal: Sequence[str],
+        missing: Sequence[int],
         started: float,
         deadline: float | None,
-    ) -> Ticket:
+    ) -> Ticket | None:
+        """A ticket for the texts at the places ``missing``, None if there are none."""
+        if not missing:
+            return None
+        texts = [(i, normal[i]) for i in missing]
         if live.queue.full:  # the cheap refusal: before anything is tokenised
             raise live.queue.refusal()
         backend = live.loaded.classifier.backend

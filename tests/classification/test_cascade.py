@@ -44,7 +44,7 @@ def test_a_lower_threshold_only_adds_answers():
         assert one is None or one == other
 
 
-@pytest.mark.parametrize("stages", ["off", "careful", "fast"])
+@pytest.mark.parametrize("stages", ["off", "relief", "careful", "fast"])
 def test_a_classifier_without_a_cascade_has_no_first_stage(stages: str):
     """Whatever the operator asks for: nothing was fitted."""
     assert fake_classifier().first_stage(stages) is None  # type: ignore[arg-type]

@@ -13,14 +13,14 @@ import pytest
 from app import metrics
 from app.classification.cascade import Stages
 from app.classification.classifier import Classifier
-from app.errors import NotReady
+from app.errors import NotReady, QueueFull
 from app.serving.batcher import Load, Loaded
 from app.serving.cache import PredictionCache
 from app.serving.lifecycle import Lifecycle
 from app.serving.limits import Limits
 from app.serving.live_model import State
 from app.serving.registry import Registry
-from app.serving.service import Service
+from app.serving.service import Pending, Service
 from tests.conftest import PATIENCE
 from tests.fake_artifact import fake_cascade, fake_classifier, fake_manifest, fake_model
 from tests.gated import GatedBackend
@@ -224,3 +224,39 @@ async def test_ngrams_wait_their_turn_where_the_cascade_is_off() -> None:
         assert not pending.done
         backend.open()
         await pending.decisions()
+
+
+async def fill(service: Service, text: str) -> list[Pending]:
+    """Ask until there is no more room for it."""
+    admitted = []
+    while True:
+        try:
+            admitted.append(await service.admit([text]))
+        except QueueFull:
+            return admitted
+
+
+async def test_in_relief_ngrams_answer_only_what_would_be_refused() -> None:
+    """As long as there is room both halves decide; beyond it sure messages are answered, not refused."""
+    backend = GatedBackend(max_sequences=1)
+    async with serving(staged(backend), stages="relief") as service:
+        easy, other, hard = "where is my order", "track my parcel", "xyzzy plugh"
+        first = await service.admit([easy])
+        await in_thread(backend.wait_until_busy)
+        assert not first.done
+        filling = [
+            pending for text in ("plugh " * 40, hard) for pending in await fill(service, text)
+        ]
+        (known,) = await (await service.admit([easy])).decisions()
+        assert known.prediction.intent == "order_status"
+        together = await service.admit([easy, other])
+        assert [d.prediction.intent for d in await together.decisions()] == ["order_status"] * 2
+        with pytest.raises(QueueFull):
+            await service.admit([easy, hard])
+        filling.pop().abandon()
+        mixed = await service.admit([easy, hard])
+        assert not mixed.done
+        backend.open()
+        assert len(await mixed.decisions()) == 2
+        for pending in (first, *filling):
+            await pending.decisions()
