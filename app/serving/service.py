@@ -34,6 +34,8 @@ _MANY_CHARS = 8_000
 """From here on, normalising and tokenising would hold up the event loop for milliseconds."""
 _MANY_CHARS_FIRST = 1_000
 """The same of n-grams' answers."""
+_RELIEVED = 16
+"""Messages of a request that n-grams look at before it is refused: a refusal must stay cheap."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +148,7 @@ class Service:
             ticket = await self._enqueue(live, normal, missing, started, deadline)
         except (QueueFull, DeadlineExceeded):
             rest = missing
-            if self.stages == "relief":
+            if self.stages == "relief" and len(missing) <= _RELIEVED:
                 rest = await self._ask_ngrams(live, normal, known, missing)
             if len(rest) == len(missing):
                 raise
