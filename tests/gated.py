@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 
 from app.backends.base import BackendOptions, HiddenStates, TokenIds
 from app.backends.fake import FakeBackend
 from app.classification.classifier import Classifier
 from app.serving.batcher import Loaded
-from tests.fake_artifact import HIDDEN, fake_manifest, fake_model
+from tests.fake_artifact import HIDDEN, fake_cascade, fake_manifest, fake_model
 
 PATIENCE = 30.0
 
@@ -49,3 +50,9 @@ class GatedBackend(FakeBackend):
         """A loader for the registry."""
         del name
         return Loaded(fake_manifest(), Classifier(self, fake_model()))
+
+    def load_staged(self, name: str) -> Loaded:
+        """The same with a model whose n-grams may answer first, where they are let."""
+        del name
+        model = replace(fake_model(), cascade=fake_cascade())
+        return Loaded(fake_manifest(), Classifier(self, model))

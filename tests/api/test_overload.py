@@ -71,6 +71,32 @@ def test_full_queue_refuses_at_once(gated: Running, backend: GatedBackend) -> No
     wait_for(lambda: queued_tokens() == 0)
 
 
+def test_what_ngrams_are_sure_of_is_answered_where_it_would_be_refused(
+    run: Callable[..., Running], backend: GatedBackend
+) -> None:
+    """So it is by default; a message that they do not know is refused as ever."""
+    service = run(backend.load_staged, queue_tokens=20).wait_until_ready()
+    first = hold(service, backend)
+    answer = service.classify("where is my order")
+    assert answer.status_code == 200
+    assert answer.json()["intent"] == "order_status"
+    check(service.classify("xyzzy plugh"), 429, "queue-full")
+    backend.open()
+    assert first.result(30).status_code == 200
+    assert backend.batches == [["0123456789"]]
+
+
+def test_without_a_cascade_overload_is_refused(
+    run: Callable[..., Running], backend: GatedBackend
+) -> None:
+    """An operator may prefer no answer to one from n-grams alone."""
+    service = run(backend.load_staged, queue_tokens=20, cascade="off").wait_until_ready()
+    first = hold(service, backend)
+    check(service.classify("where is my order"), 429, "queue-full")
+    backend.open()
+    assert first.result(30).status_code == 200
+
+
 def test_batch_is_admitted_whole_or_not_at_all(gated: Running, backend: GatedBackend) -> None:
     """A batch of which only a part has room is refused as a whole and leaves nothing behind."""
     first = hold(gated, backend)

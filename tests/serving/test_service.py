@@ -6,13 +6,11 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import replace
 
 import pytest
 
 from app import metrics
 from app.classification.cascade import Stages
-from app.classification.classifier import Classifier
 from app.errors import NotReady, QueueFull
 from app.serving.batcher import Load, Loaded
 from app.serving.cache import PredictionCache
@@ -22,7 +20,7 @@ from app.serving.live_model import State
 from app.serving.registry import Registry
 from app.serving.service import Pending, Service
 from tests.conftest import PATIENCE
-from tests.fake_artifact import fake_cascade, fake_classifier, fake_manifest, fake_model
+from tests.fake_artifact import fake_classifier, fake_manifest
 from tests.gated import GatedBackend
 
 pytestmark = pytest.mark.anyio
@@ -185,12 +183,6 @@ async def test_bulk_text_does_not_hold_up_the_loop() -> None:
         assert len(await pending.decisions()) == 30
 
 
-def staged(backend: GatedBackend) -> Load:
-    """A model in which n-grams may answer, where they are let."""
-    model = replace(fake_model(), cascade=fake_cascade())
-    return lambda _: Loaded(fake_manifest(), Classifier(backend, model))
-
-
 def _asked_first(result: str) -> float:
     return metrics.FIRST_STAGE.labels("storefront", result)._value.get()
 
@@ -198,7 +190,7 @@ def _asked_first(result: str) -> float:
 async def test_sure_ngrams_answer_before_the_queue() -> None:
     """While the language model is stuck, what n-grams know is answered; the rest waits for it."""
     backend = GatedBackend(max_sequences=1)
-    async with serving(staged(backend), stages="careful", cache_bytes=1 << 16) as service:
+    async with serving(backend.load_staged, stages="careful", cache_bytes=1 << 16) as service:
         before = _asked_first("answered"), _asked_first("passed")
         easy, hard = "where is my order", "xyzzy plugh"
         pending = await service.admit([hard, easy])
@@ -218,7 +210,7 @@ async def test_sure_ngrams_answer_before_the_queue() -> None:
 async def test_ngrams_wait_their_turn_where_the_cascade_is_off() -> None:
     """The same model answers everything with both halves unless the operator says otherwise."""
     backend = GatedBackend(max_sequences=1)
-    async with serving(staged(backend)) as service:
+    async with serving(backend.load_staged) as service:
         pending = await service.admit(["where is my order"])
         await in_thread(backend.wait_until_busy)
         assert not pending.done
@@ -239,7 +231,7 @@ async def fill(service: Service, text: str) -> list[Pending]:
 async def test_in_relief_ngrams_answer_only_what_would_be_refused() -> None:
     """As long as there is room both halves decide; beyond it sure messages are answered, not refused."""
     backend = GatedBackend(max_sequences=1)
-    async with serving(staged(backend), stages="relief") as service:
+    async with serving(backend.load_staged, stages="relief") as service:
         easy, other, hard = "where is my order", "track my parcel", "xyzzy plugh"
         first = await service.admit([easy])
         await in_thread(backend.wait_until_busy)
