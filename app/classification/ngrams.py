@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -56,8 +55,8 @@ def without_diacritics(text: str) -> str:
 def features(text: str) -> Features:
     """Word 1-2-grams and, inside word borders, character 2-5-grams of a normalised text."""
     tokens = _WORD.findall(fold(text))
-    words = _counted(_word_grams(tokens))
-    chars = _counted(_char_grams(tokens))
+    words = _counted([crc32(gram.encode()) for gram in _word_grams(tokens)])
+    chars = _counted([crc32(gram) for token in tokens for gram in _char_grams(token)])
     return Features(*words, *chars)
 
 
@@ -67,22 +66,27 @@ def _word_grams(tokens: Sequence[str]) -> Iterator[str]:
         yield f"{left} {right}"
 
 
-def _char_grams(tokens: Sequence[str]) -> Iterator[str]:
-    for token in tokens:
-        padded = f" {token} "
-        length = len(padded)
-        for size in CHAR_SIZES:
-            if size >= length:
-                yield padded
-                break
-            for start in range(length - size + 1):
-                yield padded[start : start + size]
+def _char_grams(token: str) -> list[bytes]:
+    """Encoded. Where a letter is a byte, as nearly always, grams are cut from the encoded token."""
+    padded = f" {token} "
+    encoded = padded.encode()
+    length = len(padded)
+    plain = len(encoded) == length
+    grams: list[bytes] = []
+    for size in CHAR_SIZES:
+        if size >= length:
+            return [*grams, encoded]
+        places = range(length - size + 1)
+        if plain:
+            grams += [encoded[i : i + size] for i in places]
+        else:
+            grams += [padded[i : i + size].encode() for i in places]
+    return grams
 
 
-def _counted(grams: Iterator[str]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-    counts = Counter(crc32(gram.encode()) % BUCKETS for gram in grams)
-    buckets = np.array(sorted(counts), dtype=np.int64)
-    return buckets, np.array([counts[int(b)] for b in buckets], dtype=np.float32)
+def _counted(hashes: list[int]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    buckets, counts = np.unique(np.array(hashes, np.int64) % BUCKETS, return_counts=True)
+    return buckets, counts.astype(np.float32)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from zlib import crc32
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -79,3 +81,12 @@ def test_values_have_unit_length_when_all_is_known():
     _, values, known = weigh(np.array([3, 9]), counts, buckets, idf)
     assert np.linalg.norm(values) < 1
     assert known < 0.5
+
+
+@pytest.mark.parametrize("token", ["a", "mug", "ŧ", "日本茶", "æther"])
+def test_grams_are_of_letters_whatever_their_bytes(token: str):
+    """A letter of several bytes is never cut, one of a single byte is hashed the same."""
+    padded = f" {token} "
+    grams = {padded[i : i + n] for n in range(2, 6) for i in range(max(1, len(padded) - n + 1))}
+    wanted = sorted({crc32(gram.encode()) % BUCKETS for gram in grams})
+    assert features(token).chars.tolist() == wanted
