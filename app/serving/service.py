@@ -150,7 +150,8 @@ class Service:
             rest = missing
             if self.stages == "relief" and len(missing) <= _RELIEVED:
                 rest = await self._ask_ngrams(live, normal, known, missing)
-            if len(rest) == len(missing):
+            late = perf_counter() > started + (deadline or self.limits.deadline)
+            if late or len(rest) == len(missing):
                 raise
             ticket = await self._enqueue(live, normal, rest, started, deadline)
         return Pending(

@@ -11,7 +11,7 @@ import pytest
 
 from app import metrics
 from app.classification.cascade import Stages
-from app.errors import NotReady, QueueFull
+from app.errors import DeadlineExceeded, NotReady, QueueFull
 from app.serving.batcher import Load, Loaded
 from app.serving.cache import PredictionCache
 from app.serving.lifecycle import Lifecycle
@@ -252,3 +252,15 @@ async def test_in_relief_ngrams_answer_only_what_would_be_refused() -> None:
         assert len(await mixed.decisions()) == 2
         for pending in (first, *filling):
             await pending.decisions()
+
+
+async def test_relief_that_comes_too_late_is_none() -> None:
+    """An answer after its deadline is told as a deadline that has passed."""
+    backend = GatedBackend(max_sequences=1)
+    async with serving(backend.load_staged, stages="relief") as service:
+        live = service.registry.get()
+        live.queue.expect(1.0)  # tokens a second: nothing can be in time
+        with pytest.raises(DeadlineExceeded):
+            await service.admit(["where is my order"], deadline=1e-6)
+        (known,) = await (await service.admit(["where is my order"], deadline=5.0)).decisions()
+        assert known.prediction.intent == "order_status"
