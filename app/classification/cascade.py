@@ -68,7 +68,7 @@ class FirstStage:
     def _may_be_sure(self, scores: npt.NDArray[np.float32]) -> bool:
         """Whether the best intent, were the message surely in scope, is likely enough.
 
-        Costs a tenth of a decision, and rules out most of what is passed on.
+        Cheap beside a decision, and rules out most of what is passed on.
         """
         inside = scores[self._inside]
         sharpness = self._calibration.lm_weight + self._calibration.ngram_weight
