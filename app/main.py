@@ -230,7 +230,9 @@ def model_loader(settings: Settings) -> Load:
             artifact, replace(options, give_way=give_way), settings.backend
         )
         if settings.cascade in ("careful", "fast") and classifier.model.cascade is None:
-            log.warning("no cascade was fitted for this model: it answers alone", model=name)
+            log.warning(
+                "no cascade was fitted for this model; both halves answer everything", model=name
+            )
         return Loaded(artifact.manifest, classifier, published_shares(artifact))
 
     return load

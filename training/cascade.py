@@ -22,7 +22,7 @@ Labels = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
-class Stages:
+class Staged:
     """What a cascade does on one set."""
 
     share: Interval
@@ -55,7 +55,7 @@ class TwoStages:
         self.sure = self._first.max(axis=1) * in_scope
         """Confidences of the n-grams (n,)."""
 
-    def measure(self, least: float) -> Stages:
+    def measure(self, least: float) -> Staged:
         """N-grams answer from the confidence ``least`` on."""
         first = self.sure >= least
         given = np.where(first[:, None], self._first, self._given)
@@ -65,7 +65,7 @@ class TwoStages:
         inside = self._inside
         right = best[inside] == self._labels[inside]
         found = decided[~inside] == self._out
-        return Stages(
+        return Staged(
             share=wilson(int(first[inside].sum()), len(right)),
             accuracy=wilson(int(right.sum()), len(right)),
             out_recall=wilson(int(found.sum()), len(found)),
@@ -99,7 +99,7 @@ def fit_cascade(
     return Cascade(first, careful=lowest(CAREFUL), fast=lowest(FAST))
 
 
-def _lost(before: Stages, after: Stages) -> float:
+def _lost(before: Staged, after: Staged) -> float:
     """The greater of two falls: of accuracy, and of what is found out of scope."""
     falls = [
         old.value - new.value

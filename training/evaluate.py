@@ -13,7 +13,7 @@ from app.classification.cascade import Cascade
 from app.classification.decision import Calibration, Evidence, probabilities
 from app.classification.head import log_softmax
 from app.domain import OUT_OF_SCOPE
-from training.cascade import NEVER, Stages, TwoStages
+from training.cascade import NEVER, Staged, TwoStages
 from training.examples import Example
 from training.metrics import Interval, Scores, score, wilson
 
@@ -47,7 +47,7 @@ class Evaluation:
     """(coverage, error among the answered): in-scope and out-of-scope messages together."""
     reliability: tuple[tuple[float, float, int], ...]
     """(mean confidence, accuracy, messages) of ten bins, in-scope messages."""
-    stages: dict[str, Stages] = field(default_factory=dict)
+    stages: dict[str, Staged] = field(default_factory=dict)
     """With n-grams answering first, by how sure they must be."""
 
 
@@ -104,7 +104,7 @@ def _stages(
     out: int,
     calibration: Calibration,
     cascade: Cascade,
-) -> dict[str, Stages]:
+) -> dict[str, Staged]:
     both = TwoStages(evidence, truth, out, calibration, cascade.calibration)
     thresholds = {"off": NEVER, "careful": cascade.careful, "fast": cascade.fast}
     return {name: both.measure(least) for name, least in thresholds.items()}

@@ -67,8 +67,8 @@ class Gemma(torch.nn.Module):
 
     ``table`` (vocabulary, hidden) is the embedding. Frozen weights stay in float32, the work is done in
     bfloat16. ``compiled``: a layer is one compiled function, for which the first steps take a minute
-    longer; on a GPU the rest then takes a fraction of the time, for norms, rotations and gates are
-    computed without a way to memory and back for each.
+    longer; on a GPU the rest then takes half the time, for norms, rotations and gates are computed
+    without a way to memory and back for each.
     """
 
     def __init__(

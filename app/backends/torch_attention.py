@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from transformers import AttentionInterface
 
+from app.errors import BackendUnavailable
+
 NAME = "shopintent_causal"
 
 
@@ -31,7 +33,7 @@ def causal(
     Keys and values may have fewer heads, each shared by as many queries.
     """
     if softcap is not None:
-        raise NotImplementedError("attention with a soft cap is not supported")
+        raise BackendUnavailable("attention with a soft cap is not supported: serve GGUF weights")
     length = query.shape[2]
     inside = sliding_window is None or length <= sliding_window
     states = F.scaled_dot_product_attention(

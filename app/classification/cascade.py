@@ -21,6 +21,7 @@ from app.domain import OUT_OF_SCOPE, Prediction
 Stages: TypeAlias = Literal["off", "relief", "careful", "fast"]
 """Whether n-grams may answer, and how sure they must be. In relief they only answer, carefully, what
 would be refused otherwise."""
+FITTED: tuple[Literal["relief", "careful", "fast"], ...] = ("relief", "careful", "fast")
 
 
 @dataclass(frozen=True, slots=True)

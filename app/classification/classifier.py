@@ -11,7 +11,7 @@ import numpy.typing as npt
 from app.backends.base import Backend, TokenIds
 from app.classification.cart import CartModel
 from app.classification.cart_reader import CartReader
-from app.classification.cascade import Cascade, FirstStage, Stages
+from app.classification.cascade import FITTED, Cascade, FirstStage, Stages
 from app.classification.decision import Calibration, Evidence, decide
 from app.classification.head import Head, unit
 from app.classification.ngrams import NgramModel
@@ -58,6 +58,14 @@ class Classifier:
         self.backend = backend
         self.model = model
         self.cart = CartReader(backend, cart) if cart is not None else None
+        self._first_stages: dict[Stages, FirstStage] = {}
+        if (cascade := model.cascade) is not None:
+            self._first_stages = {
+                stages: FirstStage(
+                    model.ngrams, model.labels, cascade.calibration, cascade.threshold(stages)
+                )
+                for stages in FITTED
+            }
 
     def prepare(self, text: str) -> Message:
         """Normalise and tokenise. Raises :class:`app.errors.EmptyText`."""
@@ -66,13 +74,7 @@ class Classifier:
 
     def first_stage(self, stages: Stages) -> FirstStage | None:
         """What may answer before the language model; None where that is off or was not fitted."""
-        model = self.model
-        if stages == "off" or model.cascade is None:
-            return None
-        cascade = model.cascade
-        return FirstStage(
-            model.ngrams, model.labels, cascade.calibration, cascade.threshold(stages)
-        )
+        return self._first_stages.get(stages)
 
     def classify(self, messages: Sequence[Message]) -> list[Prediction]:
         """One decision a message, in order.

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from app.classification.cascade import FirstStage
+from app.classification.classifier import Classifier
 from app.domain import OUT_OF_SCOPE
 from tests.fake_artifact import EXAMPLES, fake_cascade, fake_classifier, fake_model
 
@@ -52,8 +53,8 @@ def test_a_classifier_without_a_cascade_has_no_first_stage(stages: str):
 
 def test_the_operator_chooses_the_threshold():
     """Off is off; careful and fast are those of the artifact."""
-    classifier = fake_classifier()
-    classifier.model = replace(classifier.model, cascade=fake_cascade(careful=2.0))
+    model = replace(fake_model(), cascade=fake_cascade(careful=2.0))
+    classifier = Classifier(fake_classifier().backend, model)
     assert classifier.first_stage("off") is None
     careful, fast = classifier.first_stage("careful"), classifier.first_stage("fast")
     assert careful is not None
