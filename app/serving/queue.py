@@ -79,7 +79,7 @@ class TokenQueue:
         left = ticket.deadline - perf_counter()
         if alone > left:
             raise DeadlineExceeded(
-                f"needs about {alone:.1f} s of computing: send fewer messages or a later deadline"
+                f"needs about {alone * 1e3:.0f} ms of computing: send fewer messages or a later deadline"
             )
         wait = self._seconds(self._computing + sum(map(ticket.behind, self._ring)))
         if _MARGIN * (wait + alone) > left:

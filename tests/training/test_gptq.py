@@ -19,8 +19,9 @@ gptq = pytest.importorskip("training.gptq")
 from safetensors.torch import load_file  # noqa: E402
 
 from app.backends.gptq_checkpoint import Checkpoint  # noqa: E402
+from app.backends.torch_attention import causal  # noqa: E402
 from app.backends.torch_decoder import load_decoder  # noqa: E402
-from app.errors import InputError  # noqa: E402
+from app.errors import BackendUnavailable, InputError  # noqa: E402
 from tests.backends.tiny_checkpoint import AUTO_GPTQ, write_tiny_llama  # noqa: E402
 
 IDS = torch.tensor([[1, 40, 41, 42, 43, 44, 100]])
@@ -110,3 +111,10 @@ def test_transformers_itself_reads_it(quantised: Path):
         expected = model.model(IDS).last_hidden_state.float()
         given = load_decoder(quantised, torch.device("cpu"), torch.float32)(IDS)
     assert float((given - expected).norm() / expected.norm()) < 0.05
+
+
+def test_attention_with_a_soft_cap_is_refused():
+    """No supported base has one, and leaving it out would only look right."""
+    states = torch.zeros(1, 1, 2, 4)
+    with pytest.raises(BackendUnavailable, match="soft cap"):
+        causal(None, states, states, states, None, softcap=30.0)
