@@ -24,7 +24,7 @@ from training.examples import (
     read_taxonomy,
     take_split,
 )
-from training.ngram_fit import fit_ngrams
+from training.ngram_teaching import TaughtNgrams
 from training.opensets import clinc150, storefront_negatives
 from training.publish import Draft, publish
 from training.stage_one import tune_default
@@ -36,6 +36,7 @@ from training.storefront import (
     own_messages,
     storefront_set,
     taxonomy_labels,
+    texts_to_label,
     training_seeds,
 )
 from training.tuned_files import read_cart_heads, read_tuned
@@ -108,14 +109,13 @@ def train_default(
     if tuned is None:
         tuned = tune_default(base, data, store / ".cache", run, device, progress, variant, start)
     labels = taxonomy_labels()
-    messages = storefront_set(data).examples
-    progress("fit n-grams", 0, 0)
+    head = Head(*tuned.heads[0])
     draft = Draft(
         name=variant.name,
         labels=_labels(labels),
-        head=Head(*tuned.heads[0]),
-        ngrams=fit_ngrams(
-            [m.text for m in messages], [labels.index(m.intent) for m in messages], len(labels)
+        head=head,
+        ngrams=TaughtNgrams(
+            storefront_set(data).examples, texts_to_label(data), labels, head, run, progress
         ),
         adapters=[tuned.adapter],
         base=base,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -44,7 +44,8 @@ class Draft:
     name: str
     labels: tuple[Label, ...]
     head: Head
-    ngrams: NgramModel
+    ngrams: Callable[[Backend], NgramModel]
+    """Makes the other half; from the built weights it may learn (:mod:`training.ngram_teaching`)."""
     adapters: Sequence[Adapter]
     """In the order of their tuning, laid out as ``transformers`` does."""
     base: Base
@@ -108,7 +109,7 @@ def find_prototypes(
     rough = IntentModel(
         draft.intents,
         draft.head,
-        draft.ngrams,
+        draft.ngrams(backend),
         np.zeros((1, backend.info.hidden_size), np.float32),
         UNCALIBRATED,
     )

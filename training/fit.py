@@ -294,7 +294,7 @@ def _draft(
         name=spec.name,
         labels=tuple(Label(intent=label) for label in labels),
         head=Head(*tuned.heads[0]),
-        ngrams=Shop(backbone, labels, spec.recipe, progress).ngrams(rows),
+        ngrams=lambda _: Shop(backbone, labels, spec.recipe, progress).ngrams(rows),
         adapters=_adapters(backbone, tuned),
         base=backbone.base,
         prompt=backbone.prompt,

@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from app.artifacts.base_package import Progress
-from app.classification.classifier import Classifier
+from app.backends.base import Backend
+from app.classification.classifier import Classifier, Message
 from app.classification.decision import Calibration, Evidence, decide, probabilities
 from app.classification.head import unit
 from app.classification.loading import batches
@@ -33,14 +34,20 @@ def embed_all(
     classifier: Classifier, examples: Sequence[Example], progress: Progress, step: str
 ) -> States:
     """Hidden states of many messages, in order, through the serving backend."""
-    parts: list[States] = []
+    texts = [normalise(example.text) for example in examples]
+    return embed_texts(classifier.backend, texts, progress, f"measure {step}")
+
+
+def embed_texts(backend: Backend, texts: Sequence[str], progress: Progress, step: str) -> States:
+    """Hidden states (texts, hidden) of normalised texts, in order."""
+    parts: list[States] = [np.zeros((0, backend.info.hidden_size), np.float32)]
     done = 0
-    order = sorted(range(len(examples)), key=lambda i: len(examples[i].text))
-    messages = [classifier.prepare(examples[i].text) for i in order]
-    for batch in batches(messages, classifier.backend.info):
-        parts.append(classifier.backend.embed([message.tokens for message in batch]))
+    order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+    messages = [Message(texts[i], backend.tokenise(texts[i])) for i in order]
+    for batch in batches(messages, backend.info):
+        parts.append(backend.embed([message.tokens for message in batch]))
         done += len(batch)
-        progress(f"measure {step}", done, len(messages))
+        progress(step, done, len(messages))
     states: States = np.concatenate(parts)[np.argsort(order)]
     return states
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,16 @@ from app.classification.ngrams import Features, NgramModel, features, weigh
 INVERSE_REGULARISATION = 20.0
 WORD_FEATURES = 20_000
 CHAR_FEATURES = 40_000
+LEAST_SHARE = 0.05
+"""Labels that a teacher thinks less likely are left out: they would be rows of next to no weight."""
+
+
+@dataclass(frozen=True, slots=True)
+class Taught:
+    """Normalised texts that nobody has labelled, and a teacher's probabilities (texts, labels) of each."""
+
+    texts: Sequence[str]
+    probabilities: npt.NDArray[np.float32]
 
 
 def fit_ngrams(
@@ -24,13 +35,16 @@ def fit_ngrams(
     word_features: int = WORD_FEATURES,
     char_features: int = CHAR_FEATURES,
     balanced: bool = False,
+    taught: Taught | None = None,
 ) -> NgramModel:
     """Fit on normalised texts; ``labels`` are columns in ``range(count)``.
 
     The most frequent buckets are kept, at most ``word_features`` and ``char_features``. A column
-    without a row in training gets a bias so low that it is never chosen.
+    without a row in training gets a bias so low that it is never chosen. A ``taught`` text counts as
+    much as a labelled one, shared among its likely labels (distillation, Hinton, Vinyals and Dean 2015).
     """
-    rows = [features(text) for text in texts]
+    rows = [features(text) for text in (*texts, *(taught.texts if taught else ()))]
+    places, targets, shares = _targets(labels, taught)
     words, word_idf = _vocabulary((f.words for f in rows), len(rows), word_features)
     chars, char_idf = _vocabulary((f.chars for f in rows), len(rows), char_features)
     matrix = sparse.hstack(
@@ -40,14 +54,14 @@ def fit_ngrams(
         ],
         format="csr",
     )
-    present = sorted(set(labels))
+    present = sorted(set(targets.tolist()))
     model = LogisticRegression(
         C=INVERSE_REGULARISATION,
         max_iter=300,
         tol=1e-3,
         class_weight="balanced" if balanced else None,
     )
-    model.fit(matrix, np.asarray(labels))
+    model.fit(matrix[places], targets, sample_weight=shares)
     weights = np.zeros((matrix.shape[1], count), np.float32)
     bias = np.full(count, -12.0, np.float32)
     if len(present) == 2:
@@ -73,6 +87,21 @@ def score_all(
     """Log-probabilities (n, labels) and known shares (n,) of normalised texts."""
     scored = [model.score(text) for text in texts]
     return np.stack([row for row, _ in scored]), np.array([k for _, k in scored], np.float32)
+
+
+def _targets(
+    labels: Sequence[int], taught: Taught | None
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """Which row of features, which label, and how much it counts: a taught text stands once a label."""
+    own = np.arange(len(labels)), np.asarray(labels, np.int64), np.ones(len(labels))
+    if taught is None or not len(taught.texts):
+        return own
+    likely = np.where(taught.probabilities >= LEAST_SHARE, taught.probabilities, 0.0)
+    likely = likely / likely.sum(axis=1, keepdims=True)
+    texts, columns = np.nonzero(likely)
+    given = texts + len(labels), columns, likely[texts, columns]
+    places, targets, shares = (np.concatenate(both) for both in zip(own, given, strict=True))
+    return places, targets, shares
 
 
 def _vocabulary(

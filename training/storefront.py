@@ -204,6 +204,15 @@ def unlabelled_texts(data: Path, sets: Sequence[LabelSet]) -> list[tuple[str, st
     )
 
 
+def texts_to_label(data: Path) -> list[str]:
+    """Normalised texts without a label of the storefront: open sets, made-up shops, unlabelled ones."""
+    sets = label_sets(data)
+    own = {normalise(example.text) for example in sets[0].examples}
+    others = {normalise(e.text) for label_set in sets[1:] for e in label_set.examples}
+    others |= {normalise(text) for text, _ in unlabelled_texts(data, sets)}
+    return sorted(others - own - {""})
+
+
 def composed_texts(sets: Sequence[LabelSet]) -> list[tuple[str, str]]:
     """Texts for the teacher that nobody wrote as they are: two messages in one, and wishes for carts."""
     texts: dict[str, str] = {}

@@ -61,7 +61,7 @@ def draft(tmp_path_factory: pytest.TempPathFactory) -> Draft:
         name="tiny",
         labels=manifest.labels,
         head=model.head,
-        ngrams=model.ngrams,
+        ngrams=lambda _: model.ngrams,
         adapters=[adapter],
         base=Base(root, BaseFile(path=path.name, sha256=sha256_of(path)), "Apache-2.0"),
         prompt=Prompt(),

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from training.ngram_fit import fit_ngrams, score_all
+from training.ngram_fit import Taught, fit_ngrams, score_all
 
 TEXTS = [
     "where is my order",
@@ -62,3 +62,35 @@ def test_fitting_repeats():
     """The same rows give the same weights."""
     one, other = (fit_ngrams(TEXTS, LABELS, count=4) for _ in range(2))
     assert np.array_equal(one.char_weights, other.char_weights)
+
+
+def test_a_teacher_adds_words_that_nobody_labelled():
+    """Texts with a teacher's probabilities are learned from, each shared among its likely labels."""
+    texts = ["parcel tracing", "tracing please", "tracing or refund", "tracing or money back"]
+    probabilities = np.array(
+        [[0.99, 0.01, 0, 0], [0.98, 0, 0, 0.02], [0.5, 0.5, 0, 0], [0.4, 0.6, 0, 0]], np.float32
+    )
+    plain = fit_ngrams(TEXTS, LABELS, count=4)
+    taught = fit_ngrams(TEXTS, LABELS, count=4, taught=Taught(texts, probabilities))
+    before, _ = score_all(plain, ["tracing", "tracing or money"])
+    after, known = score_all(taught, ["tracing", "tracing or money"])
+    assert known[0] == pytest.approx(1, abs=1e-5)
+    assert after[0, 0] > before[0, 0]
+    assert after[0].argmax() == 0
+    assert abs(after[1, 0] - after[1, 1]) < 2.0, "both labels were taught"
+    assert score_all(taught, TEXTS)[0].argmax(axis=1).tolist() == LABELS
+
+
+def test_a_sure_teacher_is_as_good_as_labels():
+    """Probabilities of one are labels: the same model comes out."""
+    sure = np.eye(4, dtype=np.float32)[LABELS[5:]]
+    labelled = fit_ngrams(TEXTS, LABELS, count=4)
+    taught = fit_ngrams(TEXTS[:5], LABELS[:5], count=4, taught=Taught(TEXTS[5:], sure))
+    assert np.allclose(labelled.word_weights, taught.word_weights)
+    assert np.allclose(labelled.bias, taught.bias)
+
+
+def test_a_teacher_without_texts_changes_nothing():
+    nothing = Taught([], np.zeros((0, 4), np.float32))
+    plain, taught = (fit_ngrams(TEXTS, LABELS, count=4, taught=t) for t in (None, nothing))
+    assert np.array_equal(plain.char_weights, taught.char_weights)
