@@ -36,12 +36,14 @@ def fit_ngrams(
     char_features: int = CHAR_FEATURES,
     balanced: bool = False,
     taught: Taught | None = None,
+    tolerance: float = 1e-3,
 ) -> NgramModel:
     """Fit on normalised texts; ``labels`` are columns in ``range(count)``.
 
     The most frequent buckets are kept, at most ``word_features`` and ``char_features``. A column
     without a row in training gets a bias so low that it is never chosen. A ``taught`` text counts as
     much as a labelled one, shared among its likely labels (distillation, Hinton, Vinyals and Dean 2015).
+    ``tolerance`` is the greatest slope at which the fit is done.
     """
     rows = [features(text) for text in (*texts, *(taught.texts if taught else ()))]
     places, targets, shares = _targets(labels, taught)
@@ -57,8 +59,8 @@ def fit_ngrams(
     present = sorted(set(targets.tolist()))
     model = LogisticRegression(
         C=INVERSE_REGULARISATION,
-        max_iter=300,
-        tol=1e-3,
+        max_iter=600,
+        tol=tolerance,
         class_weight="balanced" if balanced else None,
     )
     model.fit(matrix[places], targets, sample_weight=shares)
