@@ -17,8 +17,11 @@ T = TypeVar("T")
 _M_ARENA_MAX = -8
 """As in glibc's malloc.h."""
 
-BEHIND = 10
-"""Niceness of work that must end in time: about a tenth of a core that others want too."""
+COMPUTING = 5
+"""Niceness of what computes answers. The event loop needs little of a core, but at once: who is refused,
+or is answered from the cache or by n-grams, must not wait behind a batch."""
+BEHIND = 15
+"""Niceness of work that must end in time: about a tenth of a core that answers want too."""
 LAST = 19
 """Niceness of work that may starve: a seventieth."""
 

@@ -18,7 +18,14 @@ from app.classification.cart_reader import CartMessage
 from app.classification.classifier import Classifier, Message
 from app.domain import CartDecision, Prediction
 from app.errors import InferenceFailed, NotReady, ShopintentError
-from app.serving.background import LAST, GiveWay, give_memory_back, in_background, step_back
+from app.serving.background import (
+    COMPUTING,
+    LAST,
+    GiveWay,
+    give_memory_back,
+    in_background,
+    step_back,
+)
 from app.serving.queue import TokenQueue
 from app.serving.ticket import Outcome, Ticket, Work
 
@@ -102,6 +109,7 @@ class Batcher:
         return not self._thread.is_alive()
 
     def _own(self) -> None:
+        step_back(COMPUTING)
         try:
             # One at a time: loading is bound by disk and memory, and two at once need both.
             with self._load_lock:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -12,6 +14,7 @@ import pytest
 from app import metrics
 from app.classification.cascade import Stages
 from app.errors import DeadlineExceeded, NotReady, QueueFull
+from app.serving.background import COMPUTING
 from app.serving.batcher import Load, Loaded
 from app.serving.cache import PredictionCache
 from app.serving.lifecycle import Lifecycle
@@ -53,6 +56,23 @@ async def until(condition: Callable[[], object]) -> None:
 
 def in_thread(call: Callable[[], None]) -> Awaitable[None]:
     return asyncio.to_thread(call)
+
+
+def priority() -> int:
+    return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has priorities of threads")
+async def test_the_event_loop_goes_before_what_computes() -> None:
+    """A refusal or a cached answer is due at once; a batch takes as long as it takes."""
+    computing: list[int] = []
+
+    def load(name: str) -> Loaded:
+        computing.append(priority())
+        return Loaded(fake_manifest(name), fake_classifier())
+
+    async with serving(load):
+        assert computing == [max(priority(), COMPUTING)]
 
 
 async def test_order_is_kept_over_several_batches() -> None:
