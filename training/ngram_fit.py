@@ -17,7 +17,7 @@ INVERSE_REGULARISATION = 20.0
 WORD_FEATURES = 20_000
 CHAR_FEATURES = 40_000
 LEAST_SHARE = 0.05
-"""Labels that a teacher thinks less likely are left out: they would be rows of next to no weight."""
+"""Labels that a teacher thinks less likely are left out, unless none is likelier."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +98,8 @@ def _targets(
     own = np.arange(len(labels)), np.asarray(labels, np.int64), np.ones(len(labels))
     if taught is None or not len(taught.texts):
         return own
-    likely = np.where(taught.probabilities >= LEAST_SHARE, taught.probabilities, 0.0)
+    least = np.minimum(LEAST_SHARE, taught.probabilities.max(axis=1, keepdims=True))
+    likely = np.where(taught.probabilities >= least, taught.probabilities, 0.0)
     likely = likely / likely.sum(axis=1, keepdims=True)
     texts, columns = np.nonzero(likely)
     given = texts + len(labels), columns, likely[texts, columns]

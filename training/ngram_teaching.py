@@ -29,7 +29,7 @@ TOLERANCE = 1e-4
 """So many rows go on improving for long: at 1e-3, 0.015 of the n-grams' accuracy were left (run 41)."""
 SHARPNESS = 4.0
 """Power to which the teacher's probabilities are raised: n-grams that learn its doubts doubt more than it
-does. At 1, 2 and 4 they answer 67, 70 and 74% of everyday messages; nothing else changes measurably."""
+does. At 1, 2 and 4 they answered 67, 70 and 74% of everyday messages, at equal accuracy (run 39)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,3 +94,11 @@ def test_a_teacher_without_texts_changes_nothing():
     nothing = Taught([], np.zeros((0, 4), np.float32))
     plain, taught = (fit_ngrams(TEXTS, LABELS, count=4, taught=t) for t in (None, nothing))
     assert np.array_equal(plain.char_weights, taught.char_weights)
+
+
+def test_a_teacher_without_a_clue_does_no_harm():
+    """Many labels, none of them likely: the likeliest ones are learned, and all numbers stay finite."""
+    vague = Taught(["zzz qqq"], np.full((1, 25), 1 / 25, np.float32))
+    model = fit_ngrams(TEXTS * 6, LABELS * 6, count=25, taught=vague)
+    assert np.isfinite(model.char_weights).all()
+    assert score_all(model, TEXTS)[0].argmax(axis=1).tolist() == LABELS
