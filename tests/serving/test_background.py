@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 import threading
 
 import pytest
@@ -17,12 +15,7 @@ from app.serving.background import (
     share_memory_pools,
     step_back,
 )
-
-linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has priorities of threads")
-
-
-def priority() -> int:
-    return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+from tests.priorities import linux, priority
 
 
 @linux

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import sys
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -25,6 +23,7 @@ from app.serving.service import Pending, Service
 from tests.conftest import PATIENCE
 from tests.fake_artifact import fake_classifier, fake_manifest
 from tests.gated import GatedBackend
+from tests.priorities import linux, priority
 
 pytestmark = pytest.mark.anyio
 
@@ -58,11 +57,7 @@ def in_thread(call: Callable[[], None]) -> Awaitable[None]:
     return asyncio.to_thread(call)
 
 
-def priority() -> int:
-    return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has priorities of threads")
+@linux
 async def test_the_event_loop_goes_before_what_computes() -> None:
     """A refusal or a cached answer is due at once; a batch takes as long as it takes."""
     computing: list[int] = []
