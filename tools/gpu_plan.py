@@ -28,16 +28,20 @@ class Variant:
     precision: str
     kernel: str | None
     execution: Execution
+    joined: bool = True
+    """Few steps between the matrices, or those of ``transformers``."""
 
     @property
     def key(self) -> str:
-        return f"{self.model} {self.precision} {self.kernel or 'plain'} {self.execution}"
+        apart = "" if self.joined else " apart"
+        return f"{self.model} {self.precision} {self.kernel or 'plain'} {self.execution}{apart}"
 
 
 def variants(models: Sequence[str], *, compiled: bool = False) -> list[Variant]:
     """What the comparison needs comes first: time on such a machine is short."""
     ours, half = ("triton", "int4"), "float16"
     found = [Variant(m, "bfloat16", k, "graphs") for m in MODELS for k in (None, *ours)]
+    found += [Variant("gemma", "bfloat16", k, "graphs", joined=False) for k in (None, "triton")]
     if compiled:
         found += [Variant(m, half, k, "graphs") for m in MODELS for k in COMPILED]
         found += [Variant(m, "bfloat16", k, "graphs") for m in MODELS for k in COMPILED]

@@ -119,7 +119,9 @@ def measure(variant: Variant, work: Path) -> dict[str, Any]:
     before = torch.cuda.memory_allocated()
     began = time.perf_counter()
     dtype = getattr(torch, variant.precision)
-    decoder = load_decoder(directory, torch.device("cuda"), dtype, variant.kernel)
+    decoder = load_decoder(
+        directory, torch.device("cuda"), dtype, variant.kernel, joined=variant.joined
+    )
     torch.cuda.synchronize()
     loaded = time.perf_counter() - began
     weights = torch.cuda.memory_allocated() - before
@@ -147,7 +149,7 @@ def measure(variant: Variant, work: Path) -> dict[str, Any]:
 def _time(decoder: Decoder, runner: Any, rows: int, length: int) -> dict[str, float]:
     """From token ids on the CPU to states of the last tokens on the CPU, in ms."""
     generator = torch.Generator().manual_seed(rows * length)
-    most = int(decoder.module.config.vocab_size)
+    most = decoder.vocabulary
     ids = [torch.randint(5, most, (rows, length), generator=generator) for _ in range(4)]
     last = torch.full((rows,), length - 1)
     taken: list[float] = []
@@ -180,6 +182,7 @@ def served(variant: Variant, directory: Path, work: Path) -> dict[str, Any]:
         precision=variant.precision,  # type: ignore[arg-type]
         kernel=variant.kernel,
         execution=variant.execution,
+        joined=variant.joined,
     )
     try:
         classifier = Classifier(backend, read_model(artifact.directory, manifest))

@@ -47,7 +47,7 @@ class GptqBackend:
     """A checkpoint directory whose files must have been verified.
 
     ``device``, ``precision``, ``kernel`` and ``execution`` are chosen by what the machine has, unless
-    they are given, as measurements do.
+    they are given, as measurements do; ``joined`` is that of :func:`load_decoder`.
     """
 
     def __init__(
@@ -61,6 +61,7 @@ class GptqBackend:
         precision: Precision | None = None,
         kernel: str | None = None,
         execution: Execution | None = None,
+        joined: bool = True,
     ) -> None:
         self._decoder: Decoder | None = None
         with _border(BackendUnavailable, f"loading {checkpoint.name}"):
@@ -68,7 +69,9 @@ class GptqBackend:
             if place.type == "cpu":
                 torch.set_num_threads(options.threads)
             self._tokeniser, self._beginning = _read_tokeniser(checkpoint)
-            decoder = load_decoder(checkpoint, place, _precision(place, precision), kernel)
+            decoder = load_decoder(
+                checkpoint, place, _precision(place, precision), kernel, joined=joined
+            )
             self._set_up(decoder, prompt, max_message_tokens, options)
             self._runner: Runner = make_runner(decoder, self._shapes, execution)
             self._decoder = decoder

@@ -7,6 +7,7 @@ quantised matrix: https://github.com/AutoGPTQ/AutoGPTQ (0.7.1, ``qlinear_cuda_ol
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,27 @@ class QuantisedMatrix:
         """uint8 (groups, rows)."""
         stored = _unpack(self.qzeros, self.bits)
         return stored if self.plain_zeros else (stored + 1) & (2**self.bits - 1)
+
+    @staticmethod
+    def stacked(parts: Sequence[QuantisedMatrix]) -> QuantisedMatrix | None:
+        """The rows of all as one matrix; None where their columns are not in the same groups."""
+        first = parts[0]
+        alike = all(
+            (p.bits, p.plain_zeros, p.scales.dtype)
+            == (first.bits, first.plain_zeros, first.scales.dtype)
+            and torch.equal(p.group_of, first.group_of)
+            for p in parts
+        )
+        if not alike:
+            return None
+        biases = [p.bias if p.bias is not None else p.scales.new_zeros(p.rows) for p in parts]
+        return replace(
+            first,
+            qweight=torch.cat([p.qweight for p in parts], dim=1),
+            qzeros=torch.cat([p.qzeros for p in parts], dim=1),
+            scales=torch.cat([p.scales for p in parts], dim=1),
+            bias=torch.cat(biases) if any(p.bias is not None for p in parts) else None,
+        )
 
     def dense(self) -> torch.Tensor:
         """float32 (rows, columns)."""

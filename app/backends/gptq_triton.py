@@ -4,6 +4,10 @@ Few rows: each block of the grid unpacks its part of the weights on the way into
 quarter or half of the bytes is read. Many rows: the weights are unpacked once into a scratch matrix and
 multiplied by the library, since arithmetic, not memory, is then what takes time.
 
+Bytes around the middle, as GPTQ writes 8 bits by default, are kept as signed numbers, a row of weights
+side by side, instead of packed words: the same memory, nothing to unpack, and a group is scaled after its
+product. All others stay packed.
+
 Triton's compiler takes every annotation of a kernel for a constant: only ``tl.constexpr`` may stand there.
 """
 # mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False, disallow-untyped-calls=False
@@ -11,7 +15,10 @@ Triton's compiler takes every annotation of a kernel for a constant: only ``tl.c
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
+import torch.nn.functional as F
 import triton
 import triton.language as tl
 
@@ -19,6 +26,7 @@ from app.backends.gptq_checkpoint import QuantisedMatrix
 
 FEW_ROWS = 256
 """Up to so many rows are multiplied without unpacking the weights first."""
+_BYTE, _MIDDLE = 8, 128
 
 
 @triton.jit
@@ -105,6 +113,58 @@ def unpack_kernel(
     tl.store(where, weights.to(out.dtype.element_ty), mask=inside)
 
 
+@triton.jit
+def byte_kernel(
+    x,
+    codes,
+    scales,
+    out,
+    m,
+    n,
+    k,
+    GROUP: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+) -> None:
+    """States ``x`` (m, k) times signed ``codes`` (n, k): ``out`` (m, n). GROUP % BLOCK_K == 0."""
+    rows = tl.program_id(1) * BLOCK_M + tl.arange(0, BLOCK_M)
+    columns = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
+    steps = tl.arange(0, BLOCK_K)
+    total = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
+    inside_m, inside_n = (rows < m)[:, None], columns < n
+    for start in range(0, k, BLOCK_K):
+        states = tl.load(x + rows[:, None] * k + (start + steps)[None, :], mask=inside_m, other=0.0)
+        places = columns[None, :] * k + (start + steps)[:, None]
+        weights = tl.load(codes + places, mask=inside_n[None, :], other=0).to(states.dtype)
+        scale = tl.load(scales + start // GROUP * n + columns, mask=inside_n, other=0.0)
+        total += tl.dot(states, weights) * scale.to(tl.float32)[None, :]
+    where = out + rows[:, None] * n + columns[None, :]
+    tl.store(where, total.to(out.dtype.element_ty), mask=inside_m & inside_n[None, :])
+
+
+@triton.jit
+def byte_unpack_kernel(
+    codes,
+    scales,
+    out,
+    n,
+    k,
+    GROUP: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+) -> None:
+    """Plain weights ``out`` (n, k) of signed ``codes`` (n, k)."""
+    start = tl.program_id(1) * BLOCK_K
+    columns = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
+    places = columns[:, None] * k + (start + tl.arange(0, BLOCK_K))[None, :]
+    inside = columns < n
+    weights = tl.load(codes + places, mask=inside[:, None], other=0).to(tl.float32)
+    scale = tl.load(scales + start // GROUP * n + columns, mask=inside, other=0.0)
+    weights = weights * scale.to(tl.float32)[:, None]
+    tl.store(out + places, weights.to(out.dtype.element_ty), mask=inside[:, None])
+
+
 class TritonLinear(torch.nn.Module):
     """A linear layer over packed weights; ``few_rows`` decides between the two ways."""
 
@@ -124,9 +184,15 @@ class TritonLinear(torch.nn.Module):
         self.few_rows = few_rows
         self.register_buffer("order", None if order is None else order.to(device))
         self.register_buffer("bias", None if matrix.bias is None else matrix.bias.to(device, dtype))
-        self.register_buffer("codes", matrix.qweight.to(device).contiguous())
         self.register_buffer("scales", matrix.scales.to(device).contiguous())
-        self.register_buffer("zeros", matrix.zeros().to(device).contiguous())
+        zeros = matrix.zeros()
+        self.in_bytes = matrix.bits == _BYTE and bool((zeros == _MIDDLE).all())
+        if self.in_bytes:
+            signed = (matrix.codes().to(torch.int16) - _MIDDLE).to(torch.int8)
+            self.register_buffer("codes", signed.to(device).contiguous())
+        else:
+            self.register_buffer("codes", matrix.qweight.to(device).contiguous())
+            self.register_buffer("zeros", zeros.to(device).contiguous())
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         flat = states.reshape(-1, self.columns)
@@ -135,58 +201,70 @@ class TritonLinear(torch.nn.Module):
         product = (
             self.multiply(flat.contiguous())
             if len(flat) <= self.few_rows
-            else flat @ self.unpacked(flat.dtype)
+            else F.linear(flat, self.unpacked(flat.dtype))
         )
         if self.bias is not None:
             product = product + self.bias
         return product.view(*states.shape[:-1], self.rows)
 
-    def multiply(
-        self, flat: torch.Tensor, block_n: int | None = None, warps: int = 4, stages: int = 4
-    ) -> torch.Tensor:
+    def multiply(self, flat: torch.Tensor, blocks: Blocks | None = None) -> torch.Tensor:
         """States (m, columns) times the weights, which are unpacked on the way."""
         m = len(flat)
         out = torch.empty(m, self.rows, dtype=flat.dtype, device=flat.device)
-        block_m = 16 if m <= 16 else 32 if m <= 32 else 64
-        # Narrow blocks for few rows: otherwise most of the GPU would have nothing to do.
-        block_n = block_n or (16 if m <= 32 else 32 if m <= 64 else 64)
-        grid = (triton.cdiv(self.rows, block_n), triton.cdiv(m, block_m))
-        multiply_kernel[grid](
-            flat,
-            self.codes,
-            self.scales,
-            self.zeros,
-            out,
-            m,
-            self.rows,
-            self.columns,
-            BITS=self.bits,
-            GROUP=self.group_size,
-            BLOCK_M=block_m,
-            BLOCK_N=block_n,
-            BLOCK_K=_step(self.group_size),
-            num_warps=warps,
-            num_stages=stages,
-        )
+        blocks = blocks or blocks_for(m)
+        grid = (triton.cdiv(self.rows, blocks.n), triton.cdiv(m, blocks.m))
+        constants = {
+            "GROUP": self.group_size,
+            "BLOCK_M": blocks.m,
+            "BLOCK_N": blocks.n,
+            "BLOCK_K": _step(self.group_size),
+            "num_warps": blocks.warps,
+            "num_stages": blocks.stages,
+        }
+        sizes = (m, self.rows, self.columns)
+        if self.in_bytes:
+            byte_kernel[grid](flat, self.codes, self.scales, out, *sizes, **constants)
+        else:
+            multiply_kernel[grid](
+                flat, self.codes, self.scales, self.zeros, out, *sizes, BITS=self.bits, **constants
+            )
         return out
 
     def unpacked(self, dtype: torch.dtype) -> torch.Tensor:
-        """The plain weights (columns, rows), in memory that is free again after their use."""
-        out = torch.empty(self.columns, self.rows, dtype=dtype, device=self.codes.device)
+        """The plain weights (rows, columns), in memory that is free again after their use."""
         step = min(_step(self.group_size), 64)
         grid = (triton.cdiv(self.rows, 128), self.columns // step)
+        constants = {"GROUP": self.group_size, "BLOCK_N": 128, "BLOCK_K": step}
+        device = self.codes.device
+        if self.in_bytes:
+            out = torch.empty(self.rows, self.columns, dtype=dtype, device=device)
+            sizes = (self.rows, self.columns)
+            byte_unpack_kernel[grid](self.codes, self.scales, out, *sizes, **constants)
+            return out
+        out = torch.empty(self.columns, self.rows, dtype=dtype, device=device)
         unpack_kernel[grid](
-            self.codes,
-            self.scales,
-            self.zeros,
-            out,
-            self.rows,
-            BITS=self.bits,
-            GROUP=self.group_size,
-            BLOCK_N=128,
-            BLOCK_K=step,
+            self.codes, self.scales, self.zeros, out, self.rows, BITS=self.bits, **constants
         )
-        return out
+        return out.T
+
+
+@dataclass(frozen=True, slots=True)
+class Blocks:
+    """What one program computes, (m, n) numbers, with how many warps and loads ahead."""
+
+    m: int
+    n: int
+    warps: int = 4
+    stages: int = 4
+
+
+def blocks_for(m: int) -> Blocks:
+    """Narrow blocks for few rows: otherwise most of the GPU would have nothing to do."""
+    if m <= 16:
+        return Blocks(16, 16)
+    if m <= 32:
+        return Blocks(32, 16)
+    return Blocks(64, 32 if m <= 64 else 64)
 
 
 def _step(group_size: int) -> int:

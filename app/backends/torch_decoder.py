@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +12,10 @@ import torch
 from accelerate import init_empty_weights
 from transformers import AutoConfig, AutoModel
 
-from app.backends import torch_attention
+from app.backends import torch_attention, torch_gemma
 from app.backends.gptq_checkpoint import Checkpoint
 from app.backends.gptq_kernels import choose_kernel
-from app.errors import FileDamaged
+from app.backends.torch_gemma import Tensors
 
 _BLOCK = 32
 _OFF_GRID = 0.3
@@ -36,7 +37,7 @@ class Decoder:
     vocabulary: int
 
     def __call__(self, ids: torch.Tensor) -> torch.Tensor:
-        states: torch.Tensor = self.module(input_ids=ids, use_cache=False).last_hidden_state
+        states: torch.Tensor = self.module(ids)
         return states
 
     @property
@@ -46,29 +47,41 @@ class Decoder:
 
 
 def load_decoder(
-    directory: Path, device: torch.device, dtype: torch.dtype, kernel: str | None = None
+    directory: Path,
+    device: torch.device,
+    dtype: torch.dtype,
+    kernel: str | None = None,
+    *,
+    joined: bool = True,
 ) -> Decoder:
     """A decoder on ``device``. ``kernel`` is chosen by what loads unless it is named.
 
-    Raises :class:`app.errors.ArtifactError` on a checkpoint that is not whole and
+    ``joined`` computes models of Gemma's kind in few steps (:mod:`app.backends.torch_gemma`). Of any other
+    model, and without it, ``transformers`` computes all but the products. Raises
+    :class:`app.errors.ArtifactError` on a checkpoint that is not whole and
     :class:`app.errors.BackendUnavailable` when no kernel loads.
     """
     checkpoint = Checkpoint(directory)
     config = AutoConfig.from_pretrained(directory, local_files_only=True)
     if hasattr(config, "quantization_config"):
         del config.quantization_config  # else transformers would set about it in its own way
-    tensors, matrices = checkpoint.read()
-    with init_empty_weights(include_buffers=False):
-        module: Any = AutoModel.from_config(
-            config, dtype=dtype, attn_implementation=torch_attention.register()
-        )
-    chosen = UNQUANTISED
+    stored, matrices = checkpoint.read()
+    tensors = Tensors(stored, directory.name)
+    joined = joined and torch_gemma.fits(config)
+    if joined:
+        matrices = torch_gemma.joined(matrices)
+    chosen, linears = UNQUANTISED, dict[str, torch.nn.Module]()
     if matrices:
         chosen, build = choose_kernel(list(matrices.values()), dtype, device, kernel)
-        for name, matrix in matrices.items():
-            module.set_submodule(name, build(matrix, dtype, device), strict=True)
-        _keep_bytes(module, tensors, dtype)
-    _fill(module, tensors, dtype, directory.name)
+        linears = {name: build(matrix, dtype, device) for name, matrix in matrices.items()}
+    module: torch.nn.Module
+    if joined:
+        embedding = _gemma_embedding(config, tensors, dtype, in_bytes=bool(matrices))
+        steps = torch_gemma.choose_steps(device, dtype)
+        module = torch_gemma.Gemma(config, tensors, linears, embedding, dtype, steps)
+    else:
+        module = _Transformers(config, tensors, linears, dtype)
+    tensors.end()
     module.to(device).eval().requires_grad_(requires_grad=False)
     return Decoder(
         module,
@@ -81,42 +94,72 @@ def load_decoder(
     )
 
 
-def _keep_bytes(
-    module: torch.nn.Module, tensors: dict[str, torch.Tensor], dtype: torch.dtype
-) -> None:
-    """The embedding table in 8 bits, if it was made of them.
+class _Transformers(torch.nn.Module):
+    """A model as ``transformers`` computes it, with ``linears`` in the places of their matrices."""
 
-    That shows in the stored numbers only: bfloat16 rounds them further than half a step.
-    """
-    table: Any = module.get_input_embeddings()
-    name = next(name for name, part in module.named_modules() if part is table)
-    stored = tensors.get(f"{name}.weight")
-    if stored is None or stored.shape != table.weight.shape:
-        return
-    # Gemma multiplies what it looks up; others do not.
-    factor = float(getattr(table, "scalar_embed_scale", 1.0))
-    with suppress(ValueError):
-        module.set_input_embeddings(ByteEmbedding(stored, dtype, factor))
-        del tensors[f"{name}.weight"]
+    def __init__(
+        self,
+        config: Any,
+        tensors: Tensors,
+        linears: Mapping[str, torch.nn.Module],
+        dtype: torch.dtype,
+    ) -> None:
+        super().__init__()
+        with init_empty_weights(include_buffers=False):
+            self.inner: Any = AutoModel.from_config(
+                config, dtype=dtype, attn_implementation=torch_attention.register()
+            )
+        for name, linear in linears.items():
+            self.inner.set_submodule(name, linear, strict=True)
+        if linears:
+            self._keep_bytes(tensors, dtype)
+        for name, empty in list(self.inner.named_parameters()):
+            if not empty.is_meta:
+                continue
+            owner, _, attribute = name.rpartition(".")
+            value = tensors.take(name, tuple(empty.shape)).to(dtype)
+            parameter = torch.nn.Parameter(value, requires_grad=False)
+            setattr(self.inner.get_submodule(owner), attribute, parameter)
+
+    def _keep_bytes(self, tensors: Tensors, dtype: torch.dtype) -> None:
+        """The embedding table in 8 bits, if it was made of them."""
+        table: Any = self.inner.get_input_embeddings()
+        name = next(name for name, part in self.inner.named_modules() if part is table)
+        stored = tensors.look(f"{name}.weight", tuple(table.weight.shape))
+        # Gemma multiplies what it looks up; others do not.
+        factor = float(getattr(table, "scalar_embed_scale", 1.0))
+        with suppress(ValueError):
+            self.inner.set_input_embeddings(ByteEmbedding(stored, dtype, factor))
+            tensors.take(f"{name}.weight", tuple(table.weight.shape))
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        states: torch.Tensor = self.inner(input_ids=ids, use_cache=False).last_hidden_state
+        return states
 
 
-def _fill(
-    module: torch.nn.Module, tensors: dict[str, torch.Tensor], dtype: torch.dtype, source: str
-) -> None:
-    """Put stored tensors in the places of the empty ones. Raises :class:`FileDamaged` unless all fit."""
-    for name, empty in list(module.named_parameters()):
-        stored = tensors.pop(name, None)
-        if not empty.is_meta:
-            continue
-        if stored is None or stored.shape != empty.shape:
-            found = "nothing" if stored is None else tuple(stored.shape)
-            raise FileDamaged(f"{source}: {name} is {found}, the model needs {tuple(empty.shape)}")
-        owner, _, attribute = name.rpartition(".")
-        value = torch.nn.Parameter(stored.to(dtype), requires_grad=False)
-        setattr(module.get_submodule(owner), attribute, value)
-    unknown = sorted(name for name in tensors if not name.endswith("rotary_emb.inv_freq"))
-    if unknown:
-        raise FileDamaged(f"{source}: the model has no place for {unknown[0]}")
+def _gemma_embedding(
+    config: Any, tensors: Tensors, dtype: torch.dtype, *, in_bytes: bool
+) -> torch.nn.Module:
+    """What Gemma looks up is multiplied by the root of its width."""
+    table = tensors.take("embed_tokens.weight", (config.vocab_size, config.hidden_size))
+    factor = float(config.hidden_size) ** 0.5
+    if in_bytes:
+        with suppress(ValueError):
+            return ByteEmbedding(table, dtype, factor)
+    return ScaledEmbedding(table.to(dtype), factor)
+
+
+class ScaledEmbedding(torch.nn.Module):
+    """An embedding table (vocabulary, hidden); what is looked up is times ``factor``."""
+
+    def __init__(self, table: torch.Tensor, factor: float) -> None:
+        super().__init__()
+        self.register_buffer("table", table)
+        self.factor = factor
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = self.table[ids]
+        return found * self.factor
 
 
 class ByteEmbedding(torch.nn.Module):
@@ -124,6 +167,7 @@ class ByteEmbedding(torch.nn.Module):
 
     A table of many languages is larger than all 4-bit matrices together, and packaged bases come with
     such codes. Raises ``ValueError`` where the table was not made of any: then they would lose something.
+    That shows in the stored numbers only: bfloat16 rounds them further than half a step.
     """
 
     def __init__(self, table: torch.Tensor, dtype: torch.dtype, factor: float = 1.0) -> None:

@@ -21,6 +21,12 @@ SHARES: dict[Kind, float] = {
 }  # fmt: skip
 _PUTS_IN = ("a", "b", "c", "list")
 _LISTS = ("list", "rlist")
+_NEAR: dict[Split, float] = {"train": 0.6}
+_RARELY_NEAR = 0.25
+"""Of what is asked for in vain: how much is an unlisted variant of something listed.
+
+Training sees more of these than dev and test hold, for they are what is hardest to tell.
+"""
 _DRAWS = 30
 """Phrasings and products that are tried on a given catalog, which may suit none of a kind."""
 _IN_CONTEXT = 0.13  # of the messages have a sentence before, and as many one after
@@ -87,16 +93,16 @@ class _Draw:
         self.rng = rng
         self.catalog = catalog
         self.taken: set[str] = set()
+        self.trained = split in {"train", "heads"}
+        self.phrasings = read_phrasings(language, late=self.trained)
 
     def phrasing(self, *uses: str) -> Phrasing:
         """Training sees no held-out phrasing; dev and test take every second row from those."""
-        every = read_phrasings(self.language)
-        weights = [len(every[use]) for use in uses]
-        rows = every[self.rng.choices(uses, weights)[0]]
-        trained = self.split in {"train", "heads"}
-        heldout = not trained and self.rng.random() < 0.5
+        weights = [len(self.phrasings[use]) for use in uses]
+        rows = self.phrasings[self.rng.choices(uses, weights)[0]]
+        heldout = not self.trained and self.rng.random() < 0.5
         rows = tuple(row for row in rows if row.heldout == heldout) or rows
-        if trained:
+        if self.trained:
             rows = tuple(row for row in rows if not row.heldout)
         if not rows:
             raise _DrawAgain
@@ -143,11 +149,10 @@ class _Draw:
 
     def _in_context(self, written: str, phrasing: Phrasing) -> str:
         """Now and then with what people tell besides, held out where the phrasing is."""
-        every = read_phrasings(self.language)
         for use in ("before", "after"):
             if self.rng.random() >= _IN_CONTEXT:
                 continue
-            lines = [row.text for row in every[use] if row.heldout == phrasing.heldout]
+            lines = [row.text for row in self.phrasings[use] if row.heldout == phrasing.heldout]
             line = self.rng.choice(lines)
             if use == "before":
                 written = f"{line}{self.rng.choice((' ', ' ', ' ', chr(10)))}{written}"
@@ -256,7 +261,7 @@ def _absent(draw: _Draw) -> CartRow:
 def _missing(draw: _Draw, phrasing: Phrasing, role: str) -> Item:
     bases = {product.base for product in draw.catalog.products}
     families = {product.family for product in draw.catalog.products}
-    sibling = draw.rng.random() < 0.25
+    sibling = draw.rng.random() < _NEAR.get(draw.split, _RARELY_NEAR)
     outside = [
         p
         for p in products_of(draw.language, draw.split)

@@ -1,0 +1,278 @@
+"""Gemma 3's decoder in few steps: matrices that read the same states are one, what is between them another.
+
+A small model on a GPU is bound by launching, not by computing. Architecture: the Gemma 3 report
+(arXiv 2503.19786); names of tensors as ``transformers`` stores them.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from types import ModuleType
+from typing import Any
+
+import torch
+
+from app.backends import torch_steps
+from app.backends.gptq_checkpoint import QuantisedMatrix
+from app.backends.gptq_kernels import DenseLinear
+from app.backends.torch_attention import causal
+from app.errors import FileDamaged
+
+logger = logging.getLogger(__name__)
+
+_TOLERANCE = 0.02
+_JOINED = {
+    "self_attn.qkv_proj": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+    "mlp.gate_up_proj": ("mlp.gate_proj", "mlp.up_proj"),
+}
+_ALONE = ("self_attn.o_proj", "mlp.down_proj")
+_NORMS = (
+    "input_layernorm", "post_attention_layernorm", "pre_feedforward_layernorm",
+    "post_feedforward_layernorm", "self_attn.q_norm", "self_attn.k_norm",
+)  # fmt: skip
+
+
+def fits(config: Any) -> bool:
+    """Whether a configuration asks for nothing but what is computed here."""
+    scaled = any(
+        (rope or {}).get("rope_type", "default") != "default"
+        for rope in (getattr(config, "rope_parameters", None) or {}).values()
+        if isinstance(rope, Mapping)
+    )
+    return (
+        getattr(config, "model_type", "") == "gemma3_text"
+        and config.hidden_activation == "gelu_pytorch_tanh"
+        and not config.attention_bias
+        and not config.attn_logit_softcapping
+        and not config.use_bidirectional_attention
+        and not scaled
+    )
+
+
+def joined(matrices: Mapping[str, QuantisedMatrix]) -> dict[str, QuantisedMatrix]:
+    """Matrices that read the same states as one, where their columns are in the same order."""
+    found = dict(matrices)
+    layers = {name.removesuffix("." + _ALONE[0]) for name in matrices if name.endswith(_ALONE[0])}
+    for layer in layers:
+        for whole, parts in _JOINED.items():
+            names = [f"{layer}.{part}" for part in parts]
+            if not all(name in matrices for name in names):
+                continue
+            one = QuantisedMatrix.stacked([matrices[name] for name in names])
+            if one is not None:
+                for name in names:
+                    del found[name]
+                found[f"{layer}.{whole}"] = one
+    return found
+
+
+class Side(torch.nn.Module):
+    """Several linear layers of the same states, their products side by side."""
+
+    def __init__(self, parts: Iterable[torch.nn.Module]) -> None:
+        super().__init__()
+        self.parts = torch.nn.ModuleList(parts)
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        return torch.cat([part(states) for part in self.parts], dim=-1)
+
+
+class Tensors:
+    """Stored tensors, each taken once. Raises :class:`FileDamaged` on what is missing or unlike."""
+
+    def __init__(self, stored: dict[str, torch.Tensor], source: str) -> None:
+        self._stored = stored
+        self._source = source
+
+    def look(self, name: str, shape: tuple[int, ...]) -> torch.Tensor:
+        """The tensor, to be taken by someone else."""
+        found = self._stored.get(name)
+        if found is None or tuple(found.shape) != shape:
+            given = "nothing" if found is None else tuple(found.shape)
+            raise FileDamaged(f"{self._source}: {name} is {given}, the model needs {shape}")
+        return found
+
+    def take(self, name: str, shape: tuple[int, ...]) -> torch.Tensor:
+        found = self.look(name, shape)
+        del self._stored[name]
+        return found
+
+    def end(self) -> None:
+        """Raises when anything is left."""
+        unknown = sorted(name for name in self._stored if not name.endswith(".inv_freq"))
+        if unknown:
+            raise FileDamaged(f"{self._source}: the model has no place for {unknown[0]}")
+
+
+class Gemma(torch.nn.Module):
+    """Token ids (rows, length) to states (rows, length, hidden) after the final norm."""
+
+    def __init__(
+        self,
+        config: Any,
+        tensors: Tensors,
+        linears: Mapping[str, torch.nn.Module],
+        embedding: torch.nn.Module,
+        dtype: torch.dtype,
+        steps: ModuleType = torch_steps,
+    ) -> None:
+        """``linears`` are the quantised matrices by name; all others come from ``tensors``."""
+        super().__init__()
+        self.embedding = embedding
+        self._steps = steps
+        self._epsilon = float(config.rms_norm_eps)
+        self.layers = torch.nn.ModuleList(
+            _Layer(config, number, tensors, linears, dtype)
+            for number in range(config.num_hidden_layers)
+        )
+        self.register_buffer("norm", tensors.take("norm.weight", (config.hidden_size,)).float())
+        self._angles = {
+            kind: _Angles(float(config.rope_parameters[kind]["rope_theta"]), config.head_dim)
+            for kind in set(config.layer_types)
+        }
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        states = self.embedding(ids)
+        length = ids.shape[1]
+        angles = {kind: a.of(length, states.device) for kind, a in self._angles.items()}
+        layers: Sequence[Any] = list(self.layers)
+        following = [*(layer.input_layernorm for layer in layers[1:]), self.norm]
+        ready = self._steps.norm(states, layers[0].input_layernorm, self._epsilon)
+        for layer, before in zip(layers, following, strict=True):
+            states, ready = layer(
+                states, ready, before, angles[layer.kind], self._steps, self._epsilon
+            )
+        return ready
+
+
+class _Layer(torch.nn.Module):
+    def __init__(
+        self,
+        config: Any,
+        number: int,
+        tensors: Tensors,
+        linears: Mapping[str, torch.nn.Module],
+        dtype: torch.dtype,
+    ) -> None:
+        super().__init__()
+        name = f"layers.{number}"
+        self.kind: str = config.layer_types[number]
+        self.heads = config.num_attention_heads, config.num_key_value_heads
+        self.scaling = float(config.query_pre_attn_scalar) ** -0.5
+        self.window = config.sliding_window if self.kind == "sliding_attention" else None
+        hidden, inner = config.hidden_size, config.intermediate_size
+        queries, others = (count * config.head_dim for count in self.heads)
+
+        def matrix(whole: str, rows: Sequence[int], columns: int) -> torch.nn.Module:
+            if f"{name}.{whole}" in linears:
+                return linears[f"{name}.{whole}"]
+            names = [f"{name}.{part}" for part in _JOINED.get(whole, (whole,))]
+            modules = [linears.get(part) for part in names]
+            plain = [
+                tensors.take(f"{part}.weight", (count, columns)).to(dtype)
+                for part, count, module in zip(names, rows, modules, strict=True)
+                if module is None
+            ]
+            if len(plain) == len(names):
+                return DenseLinear(torch.cat(plain), None)
+            left = iter(plain)
+            return Side(m if m is not None else DenseLinear(next(left), None) for m in modules)
+
+        self.qkv = matrix("self_attn.qkv_proj", (queries, others, others), hidden)
+        self.out = matrix("self_attn.o_proj", (hidden,), queries)
+        self.gate_up = matrix("mlp.gate_up_proj", (inner, inner), hidden)
+        self.down = matrix("mlp.down_proj", (hidden,), inner)
+        for norm in _NORMS:
+            size = config.head_dim if norm.startswith("self_attn.") else hidden
+            weight = tensors.take(f"{name}.{norm}.weight", (size,)).float()
+            self.register_buffer(norm.rpartition(".")[2], weight)
+
+    def forward(
+        self,
+        states: torch.Tensor,
+        ready: torch.Tensor,
+        before: torch.Tensor,
+        angles: tuple[torch.Tensor, torch.Tensor],
+        steps: Any,
+        epsilon: float,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """From states, and the same normed (``ready``), to those after this layer, normed by ``before``."""
+        norms: Any = (self.q_norm, self.k_norm)
+        query, key, value = steps.turn(self.qkv(ready), norms, angles, self.heads, epsilon)
+        seen, _ = causal(
+            self, query, key, value, None, scaling=self.scaling, sliding_window=self.window
+        )
+        states, ready = steps.join(
+            states,
+            self.out(seen.flatten(2)),
+            self.post_attention_layernorm,
+            self.pre_feedforward_layernorm,
+            epsilon,
+        )
+        branch = self.down(steps.gate(self.gate_up(ready)))
+        joined_states: tuple[torch.Tensor, torch.Tensor] = steps.join(
+            states, branch, self.post_feedforward_layernorm, before, epsilon
+        )
+        return joined_states
+
+
+class _Angles:
+    """Cosines and sines of places (length, size / 2), kept for the longest row so far."""
+
+    def __init__(self, base: float, size: int) -> None:
+        self._rates = base ** (-torch.arange(0, size, 2, dtype=torch.float32) / size)
+        self._kept: tuple[torch.Tensor, torch.Tensor] | None = None
+
+    def of(self, length: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+        if self._kept is None or len(self._kept[0]) < length or self._kept[0].device != device:
+            turns = torch.arange(length, dtype=torch.float32)[:, None] * self._rates
+            self._kept = turns.cos().to(device), turns.sin().to(device)
+        cosine, sine = self._kept
+        return cosine[:length], sine[:length]
+
+
+def choose_steps(device: torch.device, dtype: torch.dtype) -> ModuleType:
+    """Triton's on a GPU where they load and compute what plain torch does, else plain torch's."""
+    if device.type != "cuda":
+        return torch_steps
+    try:
+        from app.backends import triton_steps
+
+        prove_steps(triton_steps, device, dtype)
+    except Exception as error:  # noqa: BLE001 - whatever a compiler says, there is another way
+        logger.info("steps between the matrices are not joined by Triton: %s", error)
+        return torch_steps
+    return triton_steps
+
+
+@torch.no_grad()
+def prove_steps(steps: ModuleType, device: torch.device, dtype: torch.dtype) -> None:
+    """Every step against plain torch's on random states. Raises ``ValueError`` when they disagree."""
+    generator = torch.Generator().manual_seed(1)
+
+    def drawn(*shape: int, kind: torch.dtype = dtype) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator).to(device, kind)
+
+    wide, heads = drawn(3, 5, 96), (4, 1)
+    weights = [drawn(96, kind=torch.float32) for _ in range(2)]
+    norms = drawn(32, kind=torch.float32), drawn(32, kind=torch.float32)
+    angles = _Angles(1e4, 32).of(5, device)
+    calls: dict[str, tuple[Any, ...]] = {
+        "norm": (wide, weights[0], 1e-6),
+        "join": (wide, drawn(3, 5, 96), *weights, 1e-6),
+        "turn": (drawn(3, 5, 192), norms, angles, heads, 1e-6),
+        "gate": (wide,),
+    }
+    for name, given in calls.items():
+        pairs = zip(
+            *(_several(getattr(s, name)(*given)) for s in (steps, torch_steps)), strict=True
+        )
+        for ours, expected in pairs:
+            off = float((ours.float() - expected.float()).norm() / expected.float().norm())
+            if ours.shape != expected.shape or not off <= _TOLERANCE:
+                raise ValueError(f"the step {name} is wrong by {off:.1%}")
+
+
+def _several(found: Any) -> tuple[torch.Tensor, ...]:
+    return found if isinstance(found, tuple) else (found,)

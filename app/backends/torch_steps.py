@@ -1,0 +1,65 @@
+"""What a Gemma decoder does between its matrices, in plain torch: the reference, and what runs on a CPU.
+
+:mod:`app.backends.triton_steps` has the same functions, each as one launch on a GPU. All compute in
+float32 and round once, at the end. Gemma scales by one more than the stored weight of a norm.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+
+def norm(states: torch.Tensor, weight: torch.Tensor, epsilon: float) -> torch.Tensor:
+    """RMS norm (Zhang & Sennrich 2019) over the last dimension."""
+    return _norm(states.float(), weight, epsilon).to(states.dtype)
+
+
+def join(
+    states: torch.Tensor,
+    branch: torch.Tensor,
+    after: torch.Tensor,
+    before: torch.Tensor,
+    epsilon: float,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """``states`` plus the normed ``branch``, and that sum normed for what comes next."""
+    total = states.float() + _norm(branch.float(), after, epsilon)
+    return total.to(states.dtype), _norm(total, before, epsilon).to(states.dtype)
+
+
+def turn(
+    mixed: torch.Tensor,
+    norms: tuple[torch.Tensor, torch.Tensor],
+    angles: tuple[torch.Tensor, torch.Tensor],
+    heads: tuple[int, int],
+    epsilon: float,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Queries, keys and values (n, heads, length, size) of ``mixed`` (n, length, all heads * size).
+
+    Queries and keys are normed, then turned by their places (Su et al. 2021): ``angles`` are the cosines
+    and sines (length, size / 2). ``heads`` counts those of the queries, and those of keys and values.
+    """
+    queries, others = heads
+    every = mixed.unflatten(-1, (queries + 2 * others, -1)).transpose(1, 2)
+    query, key, value = every.split((queries, others, others), dim=1)
+    return (
+        _turned(_norm(query.float(), norms[0], epsilon), *angles).to(mixed.dtype),
+        _turned(_norm(key.float(), norms[1], epsilon), *angles).to(mixed.dtype),
+        value,
+    )
+
+
+def gate(both: torch.Tensor) -> torch.Tensor:
+    """GELU, by its tanh form, of the first half of the last dimension times the second half."""
+    first, second = both.float().chunk(2, dim=-1)
+    return (F.gelu(first, approximate="tanh") * second).to(both.dtype)
+
+
+def _norm(states: torch.Tensor, weight: torch.Tensor, epsilon: float) -> torch.Tensor:
+    scale = torch.rsqrt(states.square().mean(-1, keepdim=True) + epsilon)
+    return states * scale * (1.0 + weight)
+
+
+def _turned(states: torch.Tensor, cosine: torch.Tensor, sine: torch.Tensor) -> torch.Tensor:
+    low, high = states.chunk(2, dim=-1)
+    return torch.cat((low * cosine - high * sine, high * cosine + low * sine), dim=-1)

@@ -1,0 +1,165 @@
+"""The functions of :mod:`app.backends.torch_steps` in Triton, one launch each.
+
+With few messages a GPU waits for launches, not for arithmetic: what plain torch does between two matrices
+are twenty of them.
+
+Triton's compiler takes every annotation of a kernel for a constant: only ``tl.constexpr`` may stand there.
+"""
+# mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False, disallow-untyped-calls=False
+# ruff: noqa: ANN001, ANN202
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+
+_WIDE = 1024
+"""Numbers of a row that one program of :func:`gate` takes."""
+
+
+@triton.jit
+def _normed(states, weight, size, epsilon):
+    scale = tl.rsqrt(tl.sum(states * states, axis=0) / size + epsilon)
+    return states * scale * (1.0 + weight)
+
+
+@triton.jit
+def norm_kernel(states, weight, out, size, epsilon, BLOCK: tl.constexpr) -> None:
+    """A program for each row."""
+    row = tl.program_id(0) * size
+    place = tl.arange(0, BLOCK)
+    inside = place < size
+    given = tl.load(states + row + place, mask=inside, other=0.0).to(tl.float32)
+    scale = tl.load(weight + place, mask=inside, other=0.0)
+    normed = _normed(given, scale, size, epsilon)
+    tl.store(out + row + place, normed.to(out.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def join_kernel(
+    states, branch, after, before, total_out, normed_out, size, epsilon, BLOCK: tl.constexpr
+) -> None:
+    """A program for each row."""
+    row = tl.program_id(0) * size
+    place = tl.arange(0, BLOCK)
+    inside = place < size
+    given = tl.load(branch + row + place, mask=inside, other=0.0).to(tl.float32)
+    total = tl.load(states + row + place, mask=inside, other=0.0).to(tl.float32)
+    total += _normed(given, tl.load(after + place, mask=inside, other=0.0), size, epsilon)
+    tl.store(total_out + row + place, total.to(total_out.dtype.element_ty), mask=inside)
+    normed = _normed(total, tl.load(before + place, mask=inside, other=0.0), size, epsilon)
+    tl.store(normed_out + row + place, normed.to(normed_out.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def turn_kernel(
+    mixed,
+    query_norm,
+    key_norm,
+    cosine,
+    sine,
+    query,
+    key,
+    length,
+    queries,
+    others,
+    half,
+    epsilon,
+    BLOCK: tl.constexpr,
+) -> None:
+    """A program for each token and head, of the queries first, then of the keys."""
+    token, head = tl.program_id(0), tl.program_id(1)
+    row, position = token // length, token % length
+    place = tl.arange(0, BLOCK)
+    inside = place < half
+    start = mixed + (token * (queries + 2 * others) + head) * 2 * half
+    low = tl.load(start + place, mask=inside, other=0.0).to(tl.float32)
+    high = tl.load(start + half + place, mask=inside, other=0.0).to(tl.float32)
+    scale = tl.rsqrt(tl.sum(low * low + high * high, axis=0) / (2 * half) + epsilon)
+    if head < queries:
+        weight = query_norm
+        out = query + ((row * queries + head) * length + position) * 2 * half
+    else:
+        weight = key_norm
+        out = key + ((row * others + head - queries) * length + position) * 2 * half
+    low *= scale * (1.0 + tl.load(weight + place, mask=inside, other=0.0))
+    high *= scale * (1.0 + tl.load(weight + half + place, mask=inside, other=0.0))
+    cos = tl.load(cosine + position * half + place, mask=inside, other=0.0)
+    sin = tl.load(sine + position * half + place, mask=inside, other=0.0)
+    kind = query.dtype.element_ty
+    tl.store(out + place, (low * cos - high * sin).to(kind), mask=inside)
+    tl.store(out + half + place, (high * cos + low * sin).to(kind), mask=inside)
+
+
+@triton.jit
+def gate_kernel(both, out, size, BLOCK: tl.constexpr) -> None:
+    """A program for each row and part of it."""
+    row = tl.program_id(0)
+    place = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    inside = place < size
+    first = tl.load(both + row * 2 * size + place, mask=inside, other=0.0).to(tl.float32)
+    second = tl.load(both + (row * 2 + 1) * size + place, mask=inside, other=0.0).to(tl.float32)
+    # (1 + tanh u) / 2 is the sigmoid of 2 u.
+    twice = 1.5957691216057308 * (first + 0.044715 * first * first * first)
+    gated = first * tl.sigmoid(twice) * second
+    tl.store(out + row * size + place, gated.to(out.dtype.element_ty), mask=inside)
+
+
+def norm(states: torch.Tensor, weight: torch.Tensor, epsilon: float) -> torch.Tensor:
+    """As :func:`app.backends.torch_steps.norm`."""
+    states = states.contiguous()
+    out, size = torch.empty_like(states), states.shape[-1]
+    norm_kernel[(states.numel() // size,)](
+        states, weight, out, size, epsilon, BLOCK=triton.next_power_of_2(size)
+    )
+    return out
+
+
+def join(
+    states: torch.Tensor,
+    branch: torch.Tensor,
+    after: torch.Tensor,
+    before: torch.Tensor,
+    epsilon: float,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """As :func:`app.backends.torch_steps.join`."""
+    states, branch = states.contiguous(), branch.contiguous()
+    total, normed, size = torch.empty_like(states), torch.empty_like(states), states.shape[-1]
+    join_kernel[(states.numel() // size,)](
+        states, branch, after, before, total, normed, size, epsilon,
+        BLOCK=triton.next_power_of_2(size),
+    )  # fmt: skip
+    return total, normed
+
+
+def turn(
+    mixed: torch.Tensor,
+    norms: tuple[torch.Tensor, torch.Tensor],
+    angles: tuple[torch.Tensor, torch.Tensor],
+    heads: tuple[int, int],
+    epsilon: float,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """As :func:`app.backends.torch_steps.turn`; the values are a view of ``mixed``."""
+    mixed = mixed.contiguous()
+    rows, length, width = mixed.shape
+    queries, others = heads
+    size = width // (queries + 2 * others)
+    query = mixed.new_empty(rows, queries, length, size)
+    key = mixed.new_empty(rows, others, length, size)
+    turn_kernel[(rows * length, queries + others)](
+        mixed, *norms, *angles, query, key, length, queries, others, size // 2, epsilon,
+        BLOCK=triton.next_power_of_2(size // 2),
+    )  # fmt: skip
+    value = mixed.unflatten(-1, (queries + 2 * others, size))[:, :, queries + others :]
+    return query, key, value.transpose(1, 2)
+
+
+def gate(both: torch.Tensor) -> torch.Tensor:
+    """As :func:`app.backends.torch_steps.gate`."""
+    both = both.contiguous()
+    size = both.shape[-1] // 2
+    out = both.new_empty(*both.shape[:-1], size)
+    block = min(_WIDE, triton.next_power_of_2(size))
+    gate_kernel[(out.numel() // size, triton.cdiv(size, block))](both, out, size, BLOCK=block)
+    return out

@@ -1,0 +1,174 @@
+"""Gemma in few steps: what ``transformers`` computes, from the same files, packed or not."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+pytestmark = pytest.mark.train
+torch = pytest.importorskip("torch")
+
+from safetensors.torch import load_file, save_file  # noqa: E402
+
+from app.backends import torch_gemma, torch_steps  # noqa: E402
+from app.backends.gptq_checkpoint import QuantisedMatrix, pack  # noqa: E402
+from app.backends.torch_decoder import load_decoder  # noqa: E402
+from app.backends.torch_gemma import Side, joined, prove_steps  # noqa: E402
+from app.errors import FileDamaged  # noqa: E402
+
+CPU = torch.device("cpu")
+IDS = torch.arange(5, 65).view(2, 30)
+
+
+@pytest.fixture(scope="module")
+def gemma(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Random weights; rows longer than its window, several heads to a key."""
+    from transformers import Gemma3TextConfig, Gemma3TextModel
+
+    torch.manual_seed(2)
+    config = Gemma3TextConfig(
+        vocab_size=300,
+        hidden_size=64,
+        intermediate_size=96,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=16,
+        sliding_window=8,
+        layer_types=["sliding_attention", "full_attention", "sliding_attention"],
+    )
+    model = Gemma3TextModel(config)
+    for name, parameter in model.named_parameters():
+        if "norm" in name:
+            parameter.data.normal_(std=0.3)
+    directory = tmp_path_factory.mktemp("gemma")
+    model.save_pretrained(directory)
+    return directory
+
+
+def packed(name: str, weight: torch.Tensor, group: int, *, mixed: bool) -> QuantisedMatrix:
+    """A weight rounded to 8 bits around the middle."""
+    rows, columns = weight.shape
+    order = torch.arange(columns)
+    if mixed:
+        order = torch.randperm(columns, generator=torch.Generator().manual_seed(sum(name.encode())))
+    group_of = (torch.argsort(order) // group).to(torch.int32)
+    scales = torch.stack(
+        [weight[:, group_of == g].abs().amax(1) / 127 for g in range(columns // group)]
+    ).half()
+    codes = (weight / scales.float()[group_of.long()].T).round().clamp(-127, 127).long() + 128
+    zeros = torch.full((columns // group, rows), 128)
+    return QuantisedMatrix(
+        8, pack(codes, 8).T.contiguous(), pack(zeros - 1, 8), scales, group_of, None
+    )
+
+
+@pytest.fixture
+def quantised(gemma: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    """The same in GPTQ's files; ``mixed`` orders the columns of each matrix in its own way."""
+    tensors = load_file(gemma / "model.safetensors")
+    stored = {}
+    for name, tensor in tensors.items():
+        if "_proj" not in name:
+            stored[name] = tensor
+            continue
+        module = name.removesuffix(".weight")
+        matrix = packed(module, tensor, 32, mixed=request.param)
+        for part in ("qweight", "qzeros", "scales"):
+            stored[f"{module}.{part}"] = getattr(matrix, part)
+        stored[f"{module}.g_idx"] = matrix.group_of
+    save_file(stored, tmp_path / "model.safetensors")
+    config = json.loads((gemma / "config.json").read_text())
+    config["quantization_config"] = {"bits": 8, "group_size": 32, "quant_method": "gptq"}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    return tmp_path
+
+
+def states_of(directory: Path, *, joined: bool) -> torch.Tensor:
+    with torch.inference_mode():
+        return load_decoder(directory, CPU, torch.float32, joined=joined)(IDS)
+
+
+def test_plain_weights_give_what_transformers_computes(gemma: Path):
+    torch.testing.assert_close(states_of(gemma, joined=True), states_of(gemma, joined=False))
+
+
+@pytest.mark.parametrize("quantised", [False, True], indirect=True)
+def test_packed_weights_give_what_transformers_computes(quantised: Path):
+    """Whether three matrices could be made one, or stay three because their columns are mixed."""
+    together, apart = (states_of(quantised, joined=j) for j in (True, False))
+    torch.testing.assert_close(together, apart, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("quantised", "count"), [(False, 12), (True, 21)], indirect=["quantised"])
+def test_matrices_are_joined_where_they_read_the_same_columns(quantised: Path, count: int):
+    """Four for seven in each of three layers."""
+    decoder = load_decoder(quantised, CPU, torch.float32)
+    kinds = [type(module).__name__ for module in decoder.module.modules()]
+    assert kinds.count("DenseLinear") == count
+    assert kinds.count(Side.__name__) == (0 if count == 12 else 6)
+
+
+def test_rows_of_joined_matrices_are_those_of_the_parts():
+    weights = [torch.randn(rows, 64) for rows in (8, 4, 4)]
+    names = ("q_proj", "k_proj", "v_proj")
+    parts = {
+        f"layers.0.self_attn.{name}": replace(
+            packed(name, weight, 32, mixed=False), bias=torch.ones(8) if name == "q_proj" else None
+        )
+        for name, weight in zip(names, weights, strict=True)
+    }
+    parts["layers.0.self_attn.o_proj"] = packed("o_proj", torch.randn(64, 32), 32, mixed=False)
+    found = joined(parts)
+    assert set(found) == {"layers.0.self_attn.qkv_proj", "layers.0.self_attn.o_proj"}
+    whole = found["layers.0.self_attn.qkv_proj"]
+    expected = torch.cat([parts[f"layers.0.self_attn.{name}"].dense() for name in names])
+    torch.testing.assert_close(whole.dense(), expected)
+    assert whole.bias is not None
+    assert whole.bias.tolist() == [1.0] * 8 + [0.0] * 8
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("norm.weight", "norm.weight is nothing"), (None, "no place for extra")]
+)
+def test_a_checkpoint_that_is_not_whole_is_refused(
+    gemma: Path, tmp_path: Path, name: str | None, said: str
+):
+    tensors = load_file(gemma / "model.safetensors")
+    if name:
+        del tensors[name]
+    else:
+        tensors["extra"] = torch.ones(3)
+    save_file(tensors, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_bytes((gemma / "config.json").read_bytes())
+    with pytest.raises(FileDamaged, match=said):
+        load_decoder(tmp_path, CPU, torch.float32)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("model_type", "llama"),
+        ("attn_logit_softcapping", 50.0),
+        ("rope_parameters", {"full_attention": {"rope_type": "linear", "factor": 8.0}}),
+    ],
+)
+def test_what_is_not_computed_here_is_left_to_transformers(gemma: Path, field: str, value: object):
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(gemma)
+    assert torch_gemma.fits(config)
+    changed = SimpleNamespace(**{**vars(config), "model_type": config.model_type, field: value})
+    assert not torch_gemma.fits(changed)
+
+
+def test_steps_that_compute_something_else_are_found():
+    """A compiler's mistake must not become a wrong answer."""
+    prove_steps(torch_steps, CPU, torch.bfloat16)
+    wrong = SimpleNamespace(**{**vars(torch_steps), "gate": lambda both: both.chunk(2, dim=-1)[0]})
+    with pytest.raises(ValueError, match="the step gate is wrong"):
+        prove_steps(wrong, CPU, torch.float32)  # type: ignore[arg-type]
