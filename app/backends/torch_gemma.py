@@ -128,7 +128,7 @@ class Gemma(torch.nn.Module):
         )
         self.register_buffer("norm", tensors.take("norm.weight", (config.hidden_size,)).float())
         self._angles = {
-            kind: _Angles(float(config.rope_parameters[kind]["rope_theta"]), config.head_dim)
+            kind: Angles(float(config.rope_parameters[kind]["rope_theta"]), config.head_dim)
             for kind in set(config.layer_types)
         }
 
@@ -217,18 +217,22 @@ class _Layer(torch.nn.Module):
         return joined_states
 
 
-class _Angles:
-    """Cosines and sines of places (length, size / 2), kept for the longest row so far."""
+class Angles:
+    """Cosines and sines of places (length, size / 2).
+
+    Tables are made by powers of two and never let go: a recorded graph reads them where they were.
+    """
 
     def __init__(self, base: float, size: int) -> None:
         self._rates = base ** (-torch.arange(0, size, 2, dtype=torch.float32) / size)
-        self._kept: tuple[torch.Tensor, torch.Tensor] | None = None
+        self._kept: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
 
     def of(self, length: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-        if self._kept is None or len(self._kept[0]) < length or self._kept[0].device != device:
-            turns = torch.arange(length, dtype=torch.float32)[:, None] * self._rates
-            self._kept = turns.cos().to(device), turns.sin().to(device)
-        cosine, sine = self._kept
+        enough = 1 << (length - 1).bit_length()
+        if enough not in self._kept:
+            turns = torch.arange(enough, dtype=torch.float32)[:, None] * self._rates
+            self._kept[enough] = turns.cos().to(device), turns.sin().to(device)
+        cosine, sine = self._kept[enough]
         return cosine[:length], sine[:length]
 
 
@@ -257,7 +261,7 @@ def prove_steps(steps: ModuleType, device: torch.device, dtype: torch.dtype) -> 
     wide, heads = drawn(3, 5, 96), (4, 1)
     weights = [drawn(96, kind=torch.float32) for _ in range(2)]
     norms = drawn(32, kind=torch.float32), drawn(32, kind=torch.float32)
-    angles = _Angles(1e4, 32).of(5, device)
+    angles = Angles(1e4, 32).of(5, device)
     calls: dict[str, tuple[Any, ...]] = {
         "norm": (wide, weights[0], 1e-6),
         "join": (wide, drawn(3, 5, 96), *weights, 1e-6),

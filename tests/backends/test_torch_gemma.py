@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file  # noqa: E402
 from app.backends import torch_gemma, torch_steps  # noqa: E402
 from app.backends.gptq_checkpoint import QuantisedMatrix, pack  # noqa: E402
 from app.backends.torch_decoder import load_decoder  # noqa: E402
-from app.backends.torch_gemma import Side, joined, prove_steps  # noqa: E402
+from app.backends.torch_gemma import Angles, Side, joined, prove_steps  # noqa: E402
 from app.errors import FileDamaged  # noqa: E402
 
 CPU = torch.device("cpu")
@@ -164,6 +164,16 @@ def test_what_is_not_computed_here_is_left_to_transformers(gemma: Path, field: s
     assert torch_gemma.fits(config)
     changed = SimpleNamespace(**{**vars(config), "model_type": config.model_type, field: value})
     assert not torch_gemma.fits(changed)
+
+
+def test_tables_of_angles_stay_where_they_are():
+    """A recorded graph goes on reading them after a longer row has come."""
+    angles = Angles(1e4, 8)
+    before = [part.data_ptr() for part in angles.of(10, CPU)]
+    longer = angles.of(100, CPU)
+    assert [part.data_ptr() for part in angles.of(9, CPU)] == before
+    assert longer[0].shape == (100, 4)
+    torch.testing.assert_close(longer[0][:10], angles.of(10, CPU)[0])
 
 
 def test_steps_that_compute_something_else_are_found():
