@@ -51,6 +51,7 @@ from app.backends.gptq import GptqBackend
 from app.backends.gptq_checkpoint import Checkpoint
 from app.backends.gptq_kernels import KERNELS
 from app.backends.torch_decoder import Decoder, load_decoder
+from app.backends.torch_gemma import joined
 from app.backends.torch_graphs import make_runner
 from app.classification.classifier import Classifier
 from app.classification.decision import decide
@@ -243,7 +244,7 @@ def _cart_time(backend: GptqBackend) -> dict[str, float]:
 
 def kernel_times(checkpoint: Path, *, compiled: bool) -> dict[str, Any]:
     """Each kernel on one matrix of each shape, replayed from a graph: microseconds by rows."""
-    _, matrices = Checkpoint(checkpoint).read()
+    matrices = joined(Checkpoint(checkpoint).read()[1])
     shapes = {(matrix.rows, matrix.columns): matrix for matrix in matrices.values()}
     device = torch.device("cuda")
     found: dict[str, Any] = {}

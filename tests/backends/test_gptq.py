@@ -37,7 +37,11 @@ from app.errors import (  # noqa: E402
     ManifestInvalid,
 )
 from tests.backends.test_gptq_checkpoint import random_matrix  # noqa: E402
-from tests.backends.tiny_checkpoint import AUTO_GPTQ, write_tiny_llama  # noqa: E402
+from tests.backends.tiny_checkpoint import (  # noqa: E402
+    AUTO_GPTQ,
+    write_tiny_gemma,
+    write_tiny_llama,
+)
 
 OPTIONS = BackendOptions(threads=1, max_sequences=4, max_tokens=96, max_prefix_tokens=64)
 CPU = torch.device("cpu")
@@ -82,29 +86,16 @@ def test_unquantised_weights_give_what_transformers_computes(llama: Path):
     assert decoder.kernel == "unquantised"
 
 
-def test_a_sliding_window_is_kept(tmp_path: Path):
+@pytest.mark.parametrize("joined", [True, False])
+def test_a_sliding_window_is_kept(tmp_path: Path, joined: bool):
     """Beyond the window a token is not seen: as transformers masks it."""
-    from transformers import Gemma3TextConfig, Gemma3TextModel
+    from transformers import Gemma3TextModel
 
-    torch.manual_seed(1)
-    model = Gemma3TextModel(
-        Gemma3TextConfig(
-            vocab_size=300,
-            hidden_size=32,
-            intermediate_size=64,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            num_key_value_heads=1,
-            head_dim=16,
-            sliding_window=8,
-            layer_types=["sliding_attention", "full_attention"],
-        )
-    ).eval()
-    model.save_pretrained(tmp_path)
+    model = Gemma3TextModel.from_pretrained(write_tiny_gemma(tmp_path), dtype=torch.float32)
     ids = torch.randint(5, 300, (2, 30))
     with torch.inference_mode():
         expected = model(ids).last_hidden_state
-        given = load_decoder(tmp_path, CPU, torch.float32)(ids)
+        given = load_decoder(tmp_path, CPU, torch.float32, joined=joined)(ids)
     torch.testing.assert_close(given, expected, atol=1e-4, rtol=1e-4)
 
 

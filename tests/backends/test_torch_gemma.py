@@ -19,6 +19,7 @@ from app.backends.gptq_checkpoint import QuantisedMatrix, pack  # noqa: E402
 from app.backends.torch_decoder import load_decoder  # noqa: E402
 from app.backends.torch_gemma import Angles, Side, joined, prove_steps  # noqa: E402
 from app.errors import FileDamaged  # noqa: E402
+from tests.backends.tiny_checkpoint import write_tiny_gemma  # noqa: E402
 
 CPU = torch.device("cpu")
 IDS = torch.arange(5, 65).view(2, 30)
@@ -26,28 +27,7 @@ IDS = torch.arange(5, 65).view(2, 30)
 
 @pytest.fixture(scope="module")
 def gemma(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Random weights; rows longer than its window, several heads to a key."""
-    from transformers import Gemma3TextConfig, Gemma3TextModel
-
-    torch.manual_seed(2)
-    config = Gemma3TextConfig(
-        vocab_size=300,
-        hidden_size=64,
-        intermediate_size=96,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=16,
-        sliding_window=8,
-        layer_types=["sliding_attention", "full_attention", "sliding_attention"],
-    )
-    model = Gemma3TextModel(config)
-    for name, parameter in model.named_parameters():
-        if "norm" in name:
-            parameter.data.normal_(std=0.3)
-    directory = tmp_path_factory.mktemp("gemma")
-    model.save_pretrained(directory)
-    return directory
+    return write_tiny_gemma(tmp_path_factory.mktemp("gemma"))
 
 
 def packed(name: str, weight: torch.Tensor, group: int, *, mixed: bool) -> QuantisedMatrix:

@@ -13,6 +13,32 @@ AUTO_GPTQ = Path(__file__).with_name("auto_gptq")
 """
 
 
+def write_tiny_gemma(directory: Path) -> Path:
+    """A random Gemma 3 of three layers and no tokeniser, with a window of 8 tokens, two heads to a key."""
+    import torch
+    from transformers import Gemma3TextConfig, Gemma3TextModel
+
+    torch.manual_seed(2)
+    model = Gemma3TextModel(
+        Gemma3TextConfig(
+            vocab_size=300,
+            hidden_size=64,
+            intermediate_size=96,
+            num_hidden_layers=3,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            head_dim=16,
+            sliding_window=8,
+            layer_types=["sliding_attention", "full_attention", "sliding_attention"],
+        )
+    )
+    for name, parameter in model.named_parameters():
+        if "norm" in name:
+            parameter.data.normal_(std=0.3)
+    model.save_pretrained(directory)
+    return directory
+
+
 def write_tiny_llama(directory: Path, *, layers: int = 2, seed: int = 3) -> Path:
     """A random Llama with the byte tokeniser of :data:`AUTO_GPTQ`."""
     import torch
