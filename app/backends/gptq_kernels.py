@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch.utils.cpp_extension import CUDA_HOME
 
+from app.backends import torch_steps
 from app.backends.gptq_checkpoint import QuantisedMatrix
 from app.errors import BackendUnavailable
 
@@ -26,6 +27,8 @@ Build = Callable[[QuantisedMatrix, torch.dtype, torch.device], torch.nn.Module]
 
 _TOLERANCE = 0.02
 """Relative error of a kernel on random input that is taken for rounding."""
+_PROVED_ON = (24, 600)
+"""States: few and many may be multiplied in different ways."""
 
 
 class DenseLinear(torch.nn.Module):
@@ -227,12 +230,17 @@ def _prove(
     """One matrix of each shape against its plain weights. Raises when they disagree."""
     shapes = {(matrix.rows, matrix.columns): matrix for matrix in matrices}
     for (rows, columns), matrix in shapes.items():
-        generator = torch.Generator().manual_seed(1)
-        states = torch.randn(24, columns, generator=generator).to(dtype)
-        expected = states.float() @ matrix.dense().T
-        given = build(matrix, dtype, device)(states.to(device)).float().cpu()
-        if matrix.bias is not None:
-            given = given - matrix.bias.float()
-        error = float((given - expected).norm() / expected.norm().clamp(min=1e-9))
-        if not error <= _TOLERANCE:
-            raise ValueError(f"wrong by {error:.1%} on a matrix of {rows} x {columns}")
+        generator, layer = torch.Generator().manual_seed(1), build(matrix, dtype, device)
+        for count in _PROVED_ON:
+            states = torch.randn(count, columns, generator=generator).to(dtype)
+            expected = states.float() @ matrix.dense().T
+            if matrix.bias is not None:
+                expected = expected + matrix.bias.float()
+            pairs = [(layer(states.to(device)), expected)]
+            if hasattr(layer, "gated"):
+                gated = layer.gated(states.to(device))
+                pairs += [(gated, torch_steps.gate(expected))] if gated is not None else []
+            for given, right in pairs:
+                error = float((given.float().cpu() - right).norm() / right.norm().clamp(min=1e-9))
+                if not error <= _TOLERANCE:
+                    raise ValueError(f"wrong by {error:.1%} on a matrix of {rows} x {columns}")

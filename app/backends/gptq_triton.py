@@ -15,7 +15,7 @@ Triton's compiler takes every annotation of a kernel for a constant: only ``tl.c
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -23,12 +23,15 @@ import triton
 import triton.language as tl
 
 from app.backends.gptq_checkpoint import QuantisedMatrix
+from app.backends.triton_steps import gated
 
 FEW_STATES = 1 << 18
 """Up to so many numbers, of all rows, are multiplied without unpacking the weights first."""
 _LEAST_PROGRAMS = 80
 """Fewer leave too much of a GPU without work."""
 _BYTE, _MIDDLE = 8, 128
+_LEAST_BLOCK = 16
+"""Of columns: less is no product of matrices for the hardware."""
 
 
 @triton.jit
@@ -116,6 +119,15 @@ def unpack_kernel(
 
 
 @triton.jit
+def _byte_part(states, codes, scales, columns, inside, start, steps, n, k, GROUP: tl.constexpr):
+    """What some columns of states add to a product with the rows ``columns`` of signed ``codes``."""
+    places = columns[None, :] * k + (start + steps)[:, None]
+    weights = tl.load(codes + places, mask=inside[None, :], other=0).to(states.dtype)
+    scale = tl.load(scales + start // GROUP * n + columns, mask=inside, other=0.0)
+    return tl.dot(states, weights) * scale.to(tl.float32)[None, :]
+
+
+@triton.jit
 def byte_kernel(
     x,
     codes,
@@ -137,12 +149,42 @@ def byte_kernel(
     inside_m, inside_n = (rows < m)[:, None], columns < n
     for start in range(0, k, BLOCK_K):
         states = tl.load(x + rows[:, None] * k + (start + steps)[None, :], mask=inside_m, other=0.0)
-        places = columns[None, :] * k + (start + steps)[:, None]
-        weights = tl.load(codes + places, mask=inside_n[None, :], other=0).to(states.dtype)
-        scale = tl.load(scales + start // GROUP * n + columns, mask=inside_n, other=0.0)
-        total += tl.dot(states, weights) * scale.to(tl.float32)[None, :]
+        total += _byte_part(states, codes, scales, columns, inside_n, start, steps, n, k, GROUP)
     where = out + rows[:, None] * n + columns[None, :]
     tl.store(where, total.to(out.dtype.element_ty), mask=inside_m & inside_n[None, :])
+
+
+@triton.jit
+def byte_gate_kernel(
+    x,
+    codes,
+    scales,
+    out,
+    m,
+    n,
+    k,
+    GROUP: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+) -> None:
+    """The first half of the product of :func:`byte_kernel` gates the second: ``out`` (m, n / 2)."""
+    half = n // 2
+    rows = tl.program_id(1) * BLOCK_M + tl.arange(0, BLOCK_M)
+    columns = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
+    steps = tl.arange(0, BLOCK_K)
+    first = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
+    second = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
+    inside_m, inside_n = (rows < m)[:, None], columns < half
+    for start in range(0, k, BLOCK_K):
+        states = tl.load(x + rows[:, None] * k + (start + steps)[None, :], mask=inside_m, other=0.0)
+        first += _byte_part(states, codes, scales, columns, inside_n, start, steps, n, k, GROUP)
+        second += _byte_part(
+            states, codes, scales, columns + half, inside_n, start, steps, n, k, GROUP
+        )
+    where = out + rows[:, None] * half + columns[None, :]
+    gate = gated(first, second).to(out.dtype.element_ty)
+    tl.store(where, gate, mask=inside_m & inside_n[None, :])
 
 
 @triton.jit
@@ -184,6 +226,8 @@ class TritonLinear(torch.nn.Module):
         self.columns, self.rows = matrix.columns, matrix.rows
         self.bits, self.group_size = matrix.bits, matrix.group_size
         self.few_states = few_states
+        self.plain: torch.Tensor | None = None
+        """The same weights unpacked, while someone has them ready (:mod:`app.backends.torch_ahead`)."""
         self.register_buffer("order", None if order is None else order.to(device))
         self.register_buffer("bias", None if matrix.bias is None else matrix.bias.to(device, dtype))
         self.register_buffer("scales", matrix.scales.to(device).contiguous())
@@ -200,14 +244,30 @@ class TritonLinear(torch.nn.Module):
         flat = states.reshape(-1, self.columns)
         if self.order is not None:
             flat = flat[:, self.order]
-        product = (
-            self.multiply(flat.contiguous())
-            if flat.numel() <= self.few_states
-            else F.linear(flat, self.unpacked(flat.dtype))
-        )
+        if self.plain is None and flat.numel() <= self.few_states:
+            product = self.multiply(flat.contiguous())
+        else:
+            plain = self.plain if self.plain is not None else self.unpack_into(self._room(flat))
+            product = F.linear(flat, plain)
         if self.bias is not None:
             product = product + self.bias
         return product.view(*states.shape[:-1], self.rows)
+
+    def gated(self, states: torch.Tensor) -> torch.Tensor | None:
+        """The product's first half, by GELU, times its second; None where that is no single step."""
+        alone = self.in_bytes and self.order is None and self.bias is None
+        if not alone or self.plain is not None or states.numel() > self.few_states:
+            return None
+        half, flat = self.rows // 2, states.reshape(-1, self.columns).contiguous()
+        out = torch.empty(len(flat), half, dtype=flat.dtype, device=flat.device)
+        blocks = blocks_for(len(flat), self.rows)
+        blocks = replace(blocks, n=max(blocks.n // 2, _LEAST_BLOCK))  # of each of the halves
+        grid = (triton.cdiv(half, blocks.n), triton.cdiv(len(flat), blocks.m))
+        sizes = (len(flat), self.rows, self.columns)
+        byte_gate_kernel[grid](
+            flat, self.codes, self.scales, out, *sizes, **self._constants(blocks)
+        )
+        return out.view(*states.shape[:-1], half)
 
     def multiply(self, flat: torch.Tensor, blocks: Blocks | None = None) -> torch.Tensor:
         """States (m, columns) times the weights, which are unpacked on the way."""
@@ -215,14 +275,7 @@ class TritonLinear(torch.nn.Module):
         out = torch.empty(m, self.rows, dtype=flat.dtype, device=flat.device)
         blocks = blocks or blocks_for(m, self.rows)
         grid = (triton.cdiv(self.rows, blocks.n), triton.cdiv(m, blocks.m))
-        constants = {
-            "GROUP": self.group_size,
-            "BLOCK_M": blocks.m,
-            "BLOCK_N": blocks.n,
-            "BLOCK_K": _step(self.group_size),
-            "num_warps": blocks.warps,
-            "num_stages": blocks.stages,
-        }
+        constants = self._constants(blocks)
         sizes = (m, self.rows, self.columns)
         if self.in_bytes:
             byte_kernel[grid](flat, self.codes, self.scales, out, *sizes, **constants)
@@ -232,22 +285,32 @@ class TritonLinear(torch.nn.Module):
             )
         return out
 
-    def unpacked(self, dtype: torch.dtype) -> torch.Tensor:
-        """The plain weights (rows, columns), in memory that is free again after their use."""
+    def _constants(self, blocks: Blocks) -> dict[str, int]:
+        return {
+            "GROUP": self.group_size,
+            "BLOCK_M": blocks.m,
+            "BLOCK_N": blocks.n,
+            "BLOCK_K": _step(self.group_size),
+            "num_warps": blocks.warps,
+            "num_stages": blocks.stages,
+        }
+
+    def _room(self, like: torch.Tensor) -> torch.Tensor:
+        return torch.empty(self.rows * self.columns, dtype=like.dtype, device=like.device)
+
+    def unpack_into(self, room: torch.Tensor) -> torch.Tensor:
+        """The plain weights (rows, columns), laid into ``room`` (rows * columns,)."""
         step = min(_step(self.group_size), 64)
         grid = (triton.cdiv(self.rows, 128), self.columns // step)
         constants = {"GROUP": self.group_size, "BLOCK_N": 128, "BLOCK_K": step}
-        device = self.codes.device
         if self.in_bytes:
-            out = torch.empty(self.rows, self.columns, dtype=dtype, device=device)
             sizes = (self.rows, self.columns)
-            byte_unpack_kernel[grid](self.codes, self.scales, out, *sizes, **constants)
-            return out
-        out = torch.empty(self.columns, self.rows, dtype=dtype, device=device)
+            byte_unpack_kernel[grid](self.codes, self.scales, room, *sizes, **constants)
+            return room.view(self.rows, self.columns)
         unpack_kernel[grid](
-            self.codes, self.scales, self.zeros, out, self.rows, BITS=self.bits, **constants
+            self.codes, self.scales, self.zeros, room, self.rows, BITS=self.bits, **constants
         )
-        return out.T
+        return room.view(self.columns, self.rows).T
 
 
 @dataclass(frozen=True, slots=True)

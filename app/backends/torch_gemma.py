@@ -16,6 +16,7 @@ import torch
 from app.backends import torch_steps
 from app.backends.gptq_checkpoint import QuantisedMatrix
 from app.backends.gptq_kernels import DenseLinear
+from app.backends.torch_ahead import MANY_STATES, Ahead, Unpackable
 from app.backends.torch_attention import causal
 from app.errors import FileDamaged
 
@@ -127,6 +128,9 @@ class Gemma(torch.nn.Module):
             for number in range(config.num_hidden_layers)
         )
         self.register_buffer("norm", tensors.take("norm.weight", (config.hidden_size,)).float())
+        matrices: Any = [layer.matrices() for layer in self.layers]
+        packed = all(isinstance(matrix, Unpackable) for layer in matrices for matrix in layer)
+        self._ahead = Ahead(matrices, dtype) if packed else None
         self._angles = {
             kind: Angles(float(config.rope_parameters[kind]["rope_theta"]), config.head_dim)
             for kind in set(config.layer_types)
@@ -139,7 +143,10 @@ class Gemma(torch.nn.Module):
         layers: Sequence[Any] = list(self.layers)
         following = [*(layer.input_layernorm for layer in layers[1:]), self.norm]
         ready = self._steps.norm(states, layers[0].input_layernorm, self._epsilon)
-        for layer, before in zip(layers, following, strict=True):
+        walked: Iterable[Any] = layers
+        if self._ahead and ids.numel() > MANY_STATES and not torch.compiler.is_compiling():
+            walked = self._ahead.walk(layers)
+        for layer, before in zip(walked, following, strict=True):
             states, ready = layer(
                 states, ready, before, angles[layer.kind], self._steps, self._epsilon
             )
@@ -188,6 +195,10 @@ class _Layer(torch.nn.Module):
             weight = tensors.take(f"{name}.{norm}.weight", (size,)).float()
             self.register_buffer(norm.rpartition(".")[2], weight)
 
+    def matrices(self) -> list[torch.nn.Module]:
+        """In the order of their use."""
+        return [self.qkv, self.out, self.gate_up, self.down]
+
     def forward(
         self,
         states: torch.Tensor,
@@ -210,11 +221,18 @@ class _Layer(torch.nn.Module):
             self.pre_feedforward_layernorm,
             epsilon,
         )
-        branch = self.down(steps.gate(self.gate_up(ready)))
+        branch = self.down(self._gated(ready, steps))
         joined_states: tuple[torch.Tensor, torch.Tensor] = steps.join(
             states, branch, self.post_feedforward_layernorm, before, epsilon
         )
         return joined_states
+
+    def _gated(self, ready: torch.Tensor, steps: Any) -> torch.Tensor:
+        """Some products end with the gate themselves."""
+        gated: torch.Tensor | None = None
+        if hasattr(self.gate_up, "gated"):
+            gated = self.gate_up.gated(ready)
+        return steps.gate(self.gate_up(ready)) if gated is None else gated
 
 
 class Angles:

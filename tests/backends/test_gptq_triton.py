@@ -23,8 +23,9 @@ KERNELS = {
     and "triton.jit" in map(ast.unparse, function.decorator_list)
 }
 INTERPRETED = """
+from dataclasses import replace
 import torch
-from app.backends import torch_gemma, triton_steps
+from app.backends import torch_gemma, torch_steps, triton_steps
 from app.backends.gptq_checkpoint import QuantisedMatrix, pack
 from app.backends.gptq_triton import TritonLinear
 
@@ -50,12 +51,27 @@ for bits in (4, 8):
         for few in (1 << 18, 0):
             layer.few_states = few
             torch.testing.assert_close(layer(states), expected, rtol=1e-4, atol=1e-3)
+            assert layer.gated(states) is None  # its columns are mixed, and it has a bias
+            room = torch.empty(rows * columns)
+            layer.plain = layer.unpack_into(room)
+            torch.testing.assert_close(layer(states), expected, rtol=1e-4, atol=1e-3)
+            layer.plain = None
+        plain = replace(matrix, bias=None, group_of=torch.arange(columns).int() // group)
+        layer = TritonLinear(plain, torch.float32, CPU)
+        states = states / 100
+        gated = layer.gated(states)
+        assert (gated is None) == (not layer.in_bytes)
+        if gated is not None:
+            expected = torch_steps.gate(states @ plain.dense().T)
+            torch.testing.assert_close(gated, expected, rtol=1e-4, atol=1e-3)
+            layer.few_states = 0
+            assert layer.gated(states) is None
 print("all alike")
 """
 
 
 def test_kernels_were_found():
-    assert {"multiply_kernel", "byte_kernel", "turn_kernel", "join_kernel"} <= set(KERNELS)
+    assert {"multiply_kernel", "byte_gate_kernel", "turn_kernel", "join_kernel"} <= set(KERNELS)
 
 
 @pytest.mark.parametrize("name", KERNELS)

@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch")
 
 from safetensors.torch import load_file, save_file  # noqa: E402
 
-from app.backends import torch_gemma, torch_steps  # noqa: E402
+from app.backends import gptq_kernels, torch_gemma, torch_steps  # noqa: E402
 from app.backends.gptq_checkpoint import QuantisedMatrix, pack  # noqa: E402
 from app.backends.torch_decoder import load_decoder  # noqa: E402
 from app.backends.torch_gemma import Angles, Side, joined, prove_steps  # noqa: E402
@@ -82,6 +82,41 @@ def test_packed_weights_give_what_transformers_computes(quantised: Path):
     """Whether three matrices could be made one, or stay three because their columns are mixed."""
     together, apart = (states_of(quantised, joined=j) for j in (True, False))
     torch.testing.assert_close(together, apart, atol=1e-4, rtol=1e-4)
+
+
+class Unpacked(torch.nn.Module):
+    """Multiplies by what has been made ready for it, which must be its own; counts how often."""
+
+    ready = 0
+
+    def __init__(self, matrix: QuantisedMatrix, dtype: torch.dtype, _device: torch.device) -> None:
+        super().__init__()
+        self.rows, self.columns = matrix.rows, matrix.columns
+        self.plain: torch.Tensor | None = None
+        self.register_buffer("weight", matrix.dense().to(dtype))
+
+    def unpack_into(self, room: torch.Tensor) -> torch.Tensor:
+        return room.view(self.rows, self.columns).copy_(self.weight)
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        Unpacked.ready += self.plain is not None
+        return states @ (self.weight if self.plain is None else self.plain).T
+
+
+@pytest.mark.parametrize("quantised", [False], indirect=True)
+@pytest.mark.parametrize(("rows", "ready"), [(1, 0), (3, 12)])
+def test_many_states_meet_weights_unpacked_ahead(
+    quantised: Path, monkeypatch: pytest.MonkeyPatch, rows: int, ready: int
+):
+    """Four matrices in each of three layers."""
+    ids = torch.arange(5, 35).expand(rows, 30)
+    with torch.inference_mode():
+        expected = load_decoder(quantised, CPU, torch.float32)(ids)
+        monkeypatch.setattr(gptq_kernels, "KERNELS", {"unpacked": Unpacked})
+        decoder = load_decoder(quantised, CPU, torch.float32, "unpacked")
+        monkeypatch.setattr(Unpacked, "ready", 0)
+        torch.testing.assert_close(decoder(ids), expected, atol=1e-5, rtol=1e-5)
+    assert Unpacked.ready == ready
 
 
 @pytest.mark.parametrize(("quantised", "count"), [(False, 12), (True, 21)], indirect=["quantised"])
