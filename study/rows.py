@@ -85,7 +85,7 @@ def cart_rows(count: int) -> list[Row]:
 
     Any first part of them has the languages and kinds in nearly the same shares.
     """
-    from training.cart.tuning import json_answer  # brings torch
+    from training.cart.encoding import json_answer
 
     rng = random.Random(SEED)
     rows = []

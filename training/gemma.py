@@ -62,13 +62,26 @@ class Shape:
     bidirectional: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Packing:
+    """Several texts a row, behind a beginning that they share: none sees another. Both are (n, t).
+
+    ``places`` are the positions, each text's going on from the beginning's; ``parts`` are 0 for the
+    beginning and the text's number, from 1 on, behind it. A row is read as often as it has texts, for the
+    price of one beginning.
+    """
+
+    places: torch.Tensor
+    parts: torch.Tensor
+
+
 class Gemma(torch.nn.Module):
     """Token ids to states. ``layers`` picks some of the layers, by their numbers in the file.
 
     ``table`` (vocabulary, hidden) is the embedding. Frozen weights stay in float32, the work is done in
-    bfloat16. ``compiled``: a layer is one compiled function, for which the first steps take a minute
-    longer; on a GPU the rest then takes half the time, for norms, rotations and gates are computed
-    without a way to memory and back for each.
+    bfloat16. ``compiled``: a layer is two compiled functions and its attention, for which the first steps
+    take a minute longer; on a GPU the rest then takes half the time, for norms, rotations and gates are
+    computed without a way to memory and back for each.
     """
 
     def __init__(
@@ -103,7 +116,8 @@ class Gemma(torch.nn.Module):
             self.factors.append(torch.nn.Parameter(torch.zeros(out, rank, device=table.device)))
         self.merged: dict[str, torch.Tensor] = {}
         self._compiled = compiled
-        self._layer = torch.compile(_layer) if compiled else _layer
+        self._before = torch.compile(_before) if compiled else _before
+        self._after = torch.compile(_after) if compiled else _after
 
     def merge(self, trainable: bool = False) -> None:
         """Fold the factors into bfloat16 weights, ``trainable`` ones for :meth:`collect`."""
@@ -125,33 +139,47 @@ class Gemma(torch.nn.Module):
             self.merged[name].grad = None
         return found
 
-    def forward(self, ids: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self, ids: torch.Tensor, lengths: torch.Tensor, packing: Packing | None = None
+    ) -> torch.Tensor:
         """States (n, t, hidden), float32, of right-padded ``ids`` (n, t) with ``lengths`` (n,)."""
         x = F.embedding(ids, self.table).float() * math.sqrt(self.hidden)
         turns = {
             theta: _rotation(ids.shape[1], self.shape.head_dim, theta, x.device)
             for theta in (self.shape.local_theta, self.shape.global_theta)
         }
+        if packing is not None:
+            turns = {
+                theta: (cosine[packing.places][:, None], sine[packing.places][:, None])
+                for theta, (cosine, sine) in turns.items()
+            }
         if self._compiled:
             _any_shape(x, *turns.values())
-        near, far = self._masks(ids.shape[1], lengths)
+        near, far = self._masks(ids.shape[1], lengths, packing)
         for place, layer in enumerate(self.layers):
             everywhere = place % _GLOBAL_EVERY == _GLOBAL_EVERY - 1
             theta = self.shape.global_theta if everywhere else self.shape.local_theta
-            x = self._layer(
-                x,
-                [self.merged[f"blk.{layer}.{kind}.weight"] for kind in MATRICES],
-                [self._norms[f"blk.{layer}.{kind}.weight"] for kind in NORMS],
-                turns[theta],
-                far if everywhere else near,
-                self.shape,
-            )
+            matrices = [self.merged[f"blk.{layer}.{kind}.weight"] for kind in MATRICES]
+            norms = [self._norms[f"blk.{layer}.{kind}.weight"] for kind in NORMS]
+            mask = far if everywhere else near
+            q, k, v = self._before(x, matrices[:3], norms[:3], turns[theta], self.shape)
+            causal = mask is None and not self.shape.bidirectional
+            h = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
+            x = self._after(x, h, matrices[3:], norms[3:], self.shape)
         return _norm(x, self._norms["output_norm.weight"], self.shape.eps)
 
-    def _masks(self, length: int, lengths: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    def _masks(
+        self, length: int, lengths: torch.Tensor, packing: Packing | None
+    ) -> tuple[torch.Tensor | None, ...]:
         """For near and for far attention; None is plainly causal, which never looks at padding."""
         places = torch.arange(length, device=lengths.device)
         distance = places[:, None] - places
+        if packing is not None:
+            parts, places = packing.parts, packing.places
+            seen = (parts[:, None] == 0) | (parts[:, None] == parts[:, :, None])
+            far = (seen & (distance >= 0))[:, None]
+            back = places[:, :, None] - places[:, None]
+            return far & (back < self.shape.window)[:, None], far
         if self.shape.bidirectional:
             far = (places < lengths[:, None])[:, None, None, :]
             if length <= self.shape.window // 2 + 1:
@@ -215,28 +243,39 @@ def padded(
     return torch.from_numpy(ids).to(device), torch.tensor(lengths).to(device)
 
 
-def _layer(
+def _before(
     x: torch.Tensor,
     matrices: Sequence[torch.Tensor],
     norms: Sequence[torch.Tensor],
     turn: tuple[torch.Tensor, torch.Tensor],
-    mask: torch.Tensor | None,
     shape: Shape,
-) -> torch.Tensor:
-    """Of states (n, t, hidden), with the weights in the order of :data:`MATRICES` and :data:`NORMS`."""
-    attn_q, attn_k, attn_v, attn_output, ffn_gate, ffn_up, ffn_down = matrices
-    attn_norm, q_norm, k_norm, post_attention_norm, ffn_norm, post_ffw_norm = norms
+) -> tuple[torch.Tensor, ...]:
+    """Queries, keys and values (n, heads, t, size) of states (n, t, hidden): a layer up to its attention.
+
+    Matrices and norms come in the order of :data:`MATRICES` and :data:`NORMS`.
+    """
+    attn_norm, q_norm, k_norm = norms
     n, t, _ = x.shape
     h = _norm(x, attn_norm, shape.eps).bfloat16()
     q, k, v = (
-        F.linear(h, weight).view(n, t, -1, shape.head_dim).transpose(1, 2)
-        for weight in (attn_q, attn_k, attn_v)
+        F.linear(h, weight).view(n, t, -1, shape.head_dim).transpose(1, 2) for weight in matrices
     )
     q = _turn(_norm(q, q_norm, shape.eps), turn).bfloat16()
     k = _turn(_norm(k, k_norm, shape.eps), turn).bfloat16()
     k, v = (heads.expand(-1, q.shape[1], -1, -1) for heads in (k, v))
-    causal = mask is None and not shape.bidirectional
-    h = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
+    return q, k, v
+
+
+def _after(
+    x: torch.Tensor,
+    h: torch.Tensor,
+    matrices: Sequence[torch.Tensor],
+    norms: Sequence[torch.Tensor],
+    shape: Shape,
+) -> torch.Tensor:
+    """The rest of the layer, from what its attention has seen, ``h`` (n, heads, t, size)."""
+    attn_output, ffn_gate, ffn_up, ffn_down = matrices
+    post_attention_norm, ffn_norm, post_ffw_norm = norms
     h = F.linear(h.transpose(1, 2).flatten(2), attn_output)
     x = x + _norm(h, post_attention_norm, shape.eps)
     h = _norm(x, ffn_norm, shape.eps).bfloat16()
@@ -251,7 +290,7 @@ def _any_shape(x: torch.Tensor, *turns: tuple[torch.Tensor, torch.Tensor]) -> No
     maybe_mark_dynamic(x, (0, 1))
     for turn in turns:
         for table in turn:
-            maybe_mark_dynamic(table, 0)
+            maybe_mark_dynamic(table, (0, 2) if table.dim() > 2 else 0)
 
 
 def _norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:

@@ -24,8 +24,8 @@ from app.artifacts.store import Artifact
 from app.classification.prompt import Prompt
 from app.errors import GoldenMismatch, InputError
 from training.bases import Base, Tokeniser
+from training.cart.encoding import CartEncoder
 from training.cart.making import draw_rows
-from training.cart.tuning import CartEncoder
 from training.examples import Example, read_seeds, take_split
 from training.gptq import GptqConfig, quantise
 from training.gptq_cost import SEED, Comparison, compare, gives_goldens

@@ -23,8 +23,10 @@ from app.errors import FileDamaged
 from training.adapter_files import Adapter, read_adapter
 from training.bases import Base, Tokeniser
 from training.cart.dataset import write_dataset
+from training.cart.encoding import CartEncoder, EncodedCart
+from training.cart.packing import together
 from training.cart.renaming import rename, stems_of
-from training.cart.tuning import CartEncoder, CartObjective, EncodedCart
+from training.cart.tuning import CartObjective
 from training.examples import LANGUAGES, read_rows
 from training.gemma import Gemma, read_checkpoint
 from training.joint import Message, Messages, Pool, first_rows, train
@@ -107,7 +109,7 @@ def tune_default(
     )
     carts = [
         CartObjective(
-            rows,
+            together(rows),
             model.hidden,
             CART_BATCH,
             device,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import islice
 from typing import Any
 
@@ -14,8 +15,10 @@ torch = pytest.importorskip("torch")
 from app.classification.shortlist import ShortlistIndex  # noqa: E402  # torch may be missing
 from app.classification.wording import FEATURES, wording  # noqa: E402
 from tests.training.tiny_gemma import HIDDEN, tiny_gemma  # noqa: E402
+from training.cart import encoding  # noqa: E402
 from training.cart import tuning as cart  # noqa: E402
-from training.gemma import padded, unit_states  # noqa: E402
+from training.cart.packing import CartGroup, batches, lay, together  # noqa: E402
+from training.gemma import Shape, padded, unit_states  # noqa: E402
 from training.joint import JointConfig, Message, Messages, Pool, train  # noqa: E402
 
 END = 1
@@ -27,6 +30,11 @@ ROW = {
 }
 
 
+def alone(rows: Iterable[encoding.EncodedCart]) -> list[CartGroup]:
+    """Each row for itself."""
+    return [CartGroup((row,)) for row in rows]
+
+
 def spell(text: str) -> list[int]:
     """One token a character."""
     return [10 + ord(character) % 100 for character in text]
@@ -34,7 +42,7 @@ def spell(text: str) -> list[int]:
 
 def test_products_are_read_at_their_line_ends_and_slots_after_the_message():
     """The first of two equal products is meant, and every position holds the token it should."""
-    row = cart.CartEncoder(spell, [2], END).encode(ROW)
+    row = encoding.CartEncoder(spell, [2], END).encode(ROW)
     newline = spell("\n")[0]
     assert row.tokens[0] == 2
     assert [row.tokens[place] for place in row.products] == [newline] * 3
@@ -45,7 +53,7 @@ def test_products_are_read_at_their_line_ends_and_slots_after_the_message():
 
 def test_a_json_row_ends_in_the_papers_answer():
     """The answer begins right after the message's line and ends with the end token."""
-    row = cart.CartEncoder(spell, [2], END).encode(ROW, as_json=True)
+    row = encoding.CartEncoder(spell, [2], END).encode(ROW, as_json=True)
     answer = '{"action": "remove", "product": "ab", "quantity": 12}'
     assert list(row.tokens[row.answer :]) == [*spell(answer), END]
     assert row.slots == ()
@@ -57,7 +65,7 @@ def test_a_json_row_ends_in_the_papers_answer():
 )
 def test_a_row_without_actions_says_why(kind: str, outcome: str):
     """What kind of row it is decides what the message means for the cart."""
-    assert cart.outcome_of({"actions": [], "kind": kind}) == outcome
+    assert encoding.outcome_of({"actions": [], "kind": kind}) == outcome
 
 
 def wish(text: str, catalog: list[str]) -> dict[str, Any]:
@@ -68,7 +76,7 @@ def wish(text: str, catalog: list[str]) -> dict[str, Any]:
 
 def test_names_are_looked_at_where_slots_are_read():
     """Features of every product's name as serving computes them; a JSON row has no use for them."""
-    encoder = cart.CartEncoder(spell, [2], END)
+    encoder = encoding.CartEncoder(spell, [2], END)
     row = wish("+green tea", ["green tea", "oat milk"])
     features = encoder.encode(row).wording
     assert features is not None
@@ -80,11 +88,11 @@ def test_names_are_looked_at_where_slots_are_read():
 
 def test_carts_and_intents_are_learned_by_one_adapter():
     """A few rows of both are learned by heart, and the heads read them back as serving does."""
-    encoder = cart.CartEncoder(spell, [2], END)
+    encoder = encoding.CartEncoder(spell, [2], END)
     texts, catalog = ["+ab", "-cd", "+cd", "-ab"], ["ab", "cd"]
     rows = [encoder.encode(wish(text, catalog)) for text in texts]
     told = encoder.encode(ROW, as_json=True)
-    objective = cart.CartObjective([*rows, told], HIDDEN, 5, "cpu", seed=1)
+    objective = cart.CartObjective(alone([*rows, told]), HIDDEN, 5, "cpu", seed=1)
     config = JointConfig(
         learning_rate=1e-2, head_learning_rate=1e-2, steps=120, batch_size=2, ema=0.5
     )
@@ -111,9 +119,9 @@ def test_carts_and_intents_are_learned_by_one_adapter():
 
 def test_scores_in_training_are_those_of_serving():
     """Pointer and outcome with the names' gates: the loss is the one of the served heads' scores."""
-    encoder = cart.CartEncoder(spell, [2], END)
+    encoder = encoding.CartEncoder(spell, [2], END)
     row = encoder.encode(wish("+green tea", ["oat milk", "green tea", "tea pot"]))
-    objective = cart.CartObjective([row], HIDDEN, 1, "cpu", seed=1)
+    objective = cart.CartObjective(alone([row]), HIDDEN, 1, "cpu", seed=1)
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():
         for parameter in objective.parameters():
@@ -139,10 +147,10 @@ def test_scores_in_training_are_those_of_serving():
 
 def test_the_names_alone_tell_what_the_model_cannot():
     """With states that know nothing, only the features of the names point at the right product."""
-    encoder = cart.CartEncoder(lambda text: [5] * len(text), [2], END)  # all letters alike
+    encoder = encoding.CartEncoder(lambda text: [5] * len(text), [2], END)  # all letters alike
     catalogs = [["green tea", "oat milk"], ["milk shake", "black tea"]]
     rows = [encoder.encode(wish(f"+{name}", names)) for names in catalogs for name in names]
-    objective = cart.CartObjective(rows, HIDDEN, 4, "cpu", seed=1)
+    objective = cart.CartObjective(alone(rows), HIDDEN, 4, "cpu", seed=1)
     model = tiny_gemma(rank=0)
     model.merge()
     optimiser = torch.optim.Adam(objective.parameters(), lr=3e-2)
@@ -163,27 +171,27 @@ class Watched:
     def __init__(self) -> None:
         self.shapes: list[tuple[int, int]] = []
 
-    def __call__(self, ids: Any, lengths: Any) -> Any:
+    def __call__(self, ids: Any, lengths: Any, packing: Any) -> Any:
         self.shapes.append(tuple(ids.shape))
         return torch.ones(*ids.shape, HIDDEN, requires_grad=True)
 
 
 def test_a_batch_of_long_catalogs_has_fewer_rows(monkeypatch: pytest.MonkeyPatch):
     """Its tokens, padding included, stay under the limit, and in time every row is read."""
-    encoder = cart.CartEncoder(spell, [2], END)
+    encoder = encoding.CartEncoder(spell, [2], END)
     rows = [
         encoder.encode(wish("+ab", ["ab", *(f"cd{number:03}" for number in range(count))]))
         for count in range(2, 42)
     ]
     longest = max(len(row.tokens) for row in rows)
     monkeypatch.setattr(cart, "_MOST_TOKENS", 2 * longest)
-    objective = cart.CartObjective(rows, HIDDEN, 8, "cpu", seed=1)
+    objective = cart.CartObjective(alone(rows), HIDDEN, 8, "cpu", seed=1)
     model, drawn = Watched(), []
     told = objective._slots_loss
 
-    def noted(states: Any, batch: Any, read: Any) -> Any:
-        drawn.extend(len(row.tokens) for row in batch)
-        return told(states, batch, read)
+    def noted(states: Any, laid: Any, read: Any) -> Any:
+        drawn.extend(len(row.tokens) for row in laid.rows)
+        return told(states, laid, read)
 
     monkeypatch.setattr(objective, "_slots_loss", noted)
     for _ in range(60):
@@ -195,24 +203,96 @@ def test_a_batch_of_long_catalogs_has_fewer_rows(monkeypatch: pytest.MonkeyPatch
 
 def test_a_row_longer_than_the_limit_is_learned_alone(monkeypatch: pytest.MonkeyPatch):
     """It is the only one of its batch; a batch of none would have no loss."""
-    row = cart.CartEncoder(spell, [2], END).encode(ROW)
+    row = encoding.CartEncoder(spell, [2], END).encode(ROW)
     monkeypatch.setattr(cart, "_MOST_TOKENS", 5)
     model = Watched()
-    assert torch.isfinite(cart.CartObjective([row] * 3, HIDDEN, 3, "cpu", seed=1).loss(model))
+    assert torch.isfinite(
+        cart.CartObjective(alone([row] * 3), HIDDEN, 3, "cpu", seed=1).loss(model)
+    )
     assert model.shapes == [(1, len(row.tokens))]
 
 
 def test_too_few_rows_for_a_batch_are_refused():
     """Else the objective would look for a batch for ever."""
-    row = cart.CartEncoder(spell, [2], END).encode(ROW)
-    with pytest.raises(ValueError, match="3 rows do not make a batch of 4"):
-        cart.CartObjective([row] * 3, HIDDEN, 4, "cpu", seed=1)
+    row = encoding.CartEncoder(spell, [2], END).encode(ROW)
+    with pytest.raises(ValueError, match="3 catalogs do not make a batch of 4"):
+        cart.CartObjective(alone([row] * 3), HIDDEN, 4, "cpu", seed=1)
 
 
 def test_batches_hold_rows_of_like_length():
-    """Each row at most once a round, whatever order the like lengths are brought into."""
-    encoder = cart.CartEncoder(spell, [2], END)
+    """Each row once a round, whatever order the like lengths are brought into."""
+    encoder = encoding.CartEncoder(spell, [2], END)
     rows = [encoder.encode(wish("+ab", ["ab", "c" * length])) for length in range(1, 13)]
-    drawn = list(islice(cart._batches(rows, 4, seed=1), 3))
-    assert sorted(i for batch in drawn for i in batch) == list(range(12))
-    assert all(max(batch) - min(batch) == 3 for batch in drawn)
+    drawn = list(islice(batches(alone(rows), 4, seed=1), 3))
+    lengths = [[group.length for group in batch] for batch in drawn]
+    assert sorted(n for batch in lengths for n in batch) == [len(row.tokens) for row in rows]
+    assert all(max(batch) - min(batch) == 3 for batch in lengths)
+
+
+CATALOGS = ["green tea", "oat milk"], ["milk shake", "black tea", "soap"]
+
+
+def rows_together() -> list[encoding.EncodedCart]:
+    """Three and two about a catalog, one of them with an answer in JSON."""
+    encoder = encoding.CartEncoder(spell, [2], END)
+    texts = [
+        ("+green tea", 0),
+        ("-oat milk", 0),
+        ("-green tea", 0),
+        ("+soap", 1),
+        ("+black tea", 1),
+    ]
+    return [
+        encoder.encode(wish(text, CATALOGS[number]), as_json=text == "-oat milk")
+        for text, number in texts
+    ]
+
+
+def test_neighbours_with_one_catalog_are_a_group():
+    rows = rows_together()
+    assert [len(group.rows) for group in together(rows)] == [3, 2]
+    assert [len(group.rows) for group in together([rows[0], rows[3], rows[1]])] == [1, 1, 1]
+    first = together(rows)[0]
+    assert first.beginning == rows[0].products[-1] + 1
+    assert first.length == first.beginning + sum(
+        len(row.tokens) - first.beginning for row in rows[:3]
+    )
+
+
+def test_rows_read_together_have_the_states_of_rows_read_alone(monkeypatch: pytest.MonkeyPatch):
+    """At every position, in near layers and far ones: no text sees another, and all see the catalog."""
+    monkeypatch.setattr(torch.Tensor, "bfloat16", torch.Tensor.float)
+    model = tiny_gemma(layers=6, shape=Shape(head_dim=16, window=24))
+    model.merge()
+    laid = lay(together(rows_together()), "cpu")
+    assert laid.packing is not None
+    with torch.no_grad():
+        states = model(laid.ids, laid.lengths, laid.packing)
+        for row, (group, shift) in zip(laid.rows, laid.places, strict=True):
+            (apart,) = model(*padded([row.tokens], "cpu"))
+            beginning = row.products[-1] + 1
+            places = [p if p < beginning else p + shift for p in range(len(row.tokens))]
+            assert laid.ids[group, places].tolist() == list(row.tokens)
+            torch.testing.assert_close(states[group, places], apart, atol=1e-4, rtol=1e-4)
+
+
+def test_rows_read_together_cost_what_they_cost_alone(monkeypatch: pytest.MonkeyPatch):
+    """The loss, of slots and of JSON."""
+    monkeypatch.setattr(torch.Tensor, "bfloat16", torch.Tensor.float)
+    rows = rows_together()
+    model = tiny_gemma()
+    model.merge()
+    apart = cart.CartObjective(alone(rows), HIDDEN, 5, "cpu", seed=1)
+    packed = cart.CartObjective(together(rows), HIDDEN, 2, "cpu", seed=1)
+    generator = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for one, other in zip(apart.parameters(), packed.parameters(), strict=True):
+            one.copy_(torch.randn(one.shape, generator=generator) / 8)
+            other.copy_(one)
+        assert packed.loss(model).item() == pytest.approx(apart.loss(model).item(), rel=1e-4)
+
+
+def test_rows_alone_need_no_mask():
+    laid = lay(alone(rows_together()), "cpu")
+    assert laid.packing is None
+    assert laid.places == tuple((number, 0) for number in range(5))

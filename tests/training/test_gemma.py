@@ -19,6 +19,7 @@ from tests.training.tiny_checkpoints import write_tiny_gemma  # noqa: E402
 from tests.training.tiny_gemma import VOCABULARY, tiny_gemma  # noqa: E402
 from training.gemma import (  # noqa: E402
     Gemma,
+    Packing,
     Shape,
     last_states,
     padded,
@@ -191,14 +192,21 @@ def test_what_is_no_checkpoint_of_a_gemma_is_refused(
 
 @pytest.mark.filterwarnings("ignore")  # torch warns of itself while it compiles
 def test_a_compiled_layer_learns_what_a_plain_one_learns():
-    """For any number and length of rows: as near to the gradients in float32 as the plain layer is."""
+    """For any number and length of rows, packed ones too: as near to float32 as the plain layer is."""
 
-    def gradients(model: Gemma, rows: int, length: int) -> list[torch.Tensor]:
+    def gradients(model: Gemma, rows: int, length: int, *, two: bool) -> list[torch.Tensor]:
         generator = torch.Generator().manual_seed(rows)
         ids = torch.randint(4, VOCABULARY, (rows, length), generator=generator)
         lengths = torch.full((rows,), length)
+        packing = None
+        if two:  # texts of four tokens behind what is left
+            places = torch.arange(length).repeat(rows, 1)
+            places[:, -4:] -= 4
+            parts = (places >= length - 8).long()
+            parts[:, -4:] = 2
+            packing = Packing(places, parts)
         model.merge(trainable=True)
-        (last_states(model(ids, lengths), lengths) ** 3).sum().backward()
+        (last_states(model(ids, lengths, packing), lengths) ** 3).sum().backward()
         return model.collect()
 
     def distance(found: list[torch.Tensor], exact: list[torch.Tensor]) -> float:
@@ -209,10 +217,10 @@ def test_a_compiled_layer_learns_what_a_plain_one_learns():
     for model in (plain, compiled, exact):
         for factor in model.factors:
             factor.data += 0.01
-    for rows, length in ((3, 9), (5, 13)):
-        found = gradients(compiled, rows, length)
+    for rows, length, two in ((3, 9, False), (5, 13, False), (3, 16, True), (4, 32, True)):
+        found = gradients(compiled, rows, length, two=two)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(torch.Tensor, "bfloat16", torch.Tensor.float)
-            wanted = gradients(exact, rows, length)
-        near = distance(gradients(plain, rows, length), wanted)
+            wanted = gradients(exact, rows, length, two=two)
+        near = distance(gradients(plain, rows, length, two=two), wanted)
         assert distance(found, wanted) < max(2 * near, 0.02)

@@ -20,8 +20,8 @@ from app.classification.cart import SLOT_ACTIONS, CartHeads, WordingHeads
 from app.classification.head import unit
 from app.classification.wording import Floats
 from app.domain import CART_OUTCOMES
+from training.cart.encoding import outcome_of
 from training.cart.reading import ReadRow, with_wording
-from training.cart.tuning import outcome_of
 
 _STOP = SLOT_ACTIONS.index("stop")
 _IGNORED = -100

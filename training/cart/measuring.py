@@ -20,8 +20,8 @@ from app.classification.cart import (
 )
 from app.classification.head import log_softmax
 from app.domain import CART_OUTCOMES, CartDecision
+from training.cart.encoding import outcome_of
 from training.cart.reading import ReadRow
-from training.cart.tuning import outcome_of
 from training.metrics import Interval, calibration_error, wilson
 
 Floats = npt.NDArray[np.float64]

@@ -6,109 +6,31 @@ answer of arXiv 2510.21970, so that the baseline of that paper can be measured o
 
 from __future__ import annotations
 
-import json
 import math
-import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
 from app.classification.cart import SLOT_ACTIONS, CartHeads, WordingHeads
-from app.classification.shortlist import ShortlistIndex
-from app.classification.wording import FEATURES, Floats, wording
+from app.classification.wording import FEATURES, Floats
 from app.domain import CART_OUTCOMES
+from training.cart.encoding import EncodedCart
+from training.cart.packing import CartGroup, Laid, batches, lay
 from training.gemma import Gemma, padded, unit_states
 
 _STOP = SLOT_ACTIONS.index("stop")
 _IGNORED = -100
 _MOST_TOKENS = 72_000
-"""Of a batch, padding included: one of long catalogs has fewer rows."""
+"""Of a batch, padding included: one of long catalogs has fewer of them."""
 POINTER = 256
 """Dimensions in which slots and products meet."""
 
 
-@dataclass(frozen=True, slots=True)
-class EncodedCart:
-    """One row as tokens, and where what is to be learned.
-
-    ``products`` are the positions at which products are read, ``slots`` those of the slots.
-    ``actions`` are (action, product, quantity) in order; ``candidates`` the products to ask back with.
-    ``answer`` is the position of the first token of a JSON answer, -1 where slots are read instead.
-    """
-
-    tokens: tuple[int, ...]
-    products: tuple[int, ...]
-    slots: tuple[int, ...]
-    outcome: int
-    actions: tuple[tuple[int, int, int], ...]
-    candidates: tuple[int, ...] = ()
-    answer: int = -1
-    wording: Floats | None = None
-    """Features of the products' names (n, f), see :mod:`app.classification.wording`."""
-
-
-def outcome_of(row: Mapping[str, Any]) -> str:
-    """What the row's message means for the cart, as :data:`app.domain.CART_OUTCOMES` has it."""
-    if row["actions"]:
-        return "actions"
-    return {"absent": "not_in_catalog", "ambiguous": "ambiguous"}.get(row["kind"], "no_action")
-
-
-def json_answer(row: Mapping[str, Any]) -> str:
-    """The paper's answer: one object; a message that changes no cart gets the action ``none``."""
-    if not row["actions"]:
-        return '{"action": "none"}'
-    return json.dumps(row["actions"][0], ensure_ascii=False)
-
-
-class CartEncoder:
-    """Rows to tokens. ``tokenise`` gives the ids of a text alone; pieces are never tokenised together."""
-
-    def __init__(
-        self,
-        tokenise: Callable[[str], Sequence[int]],
-        beginning: Sequence[int],
-        end: int,
-        slots: Sequence[str] = ("1", "2", "3", "4", "5", "6"),
-    ) -> None:
-        self._tokenise = tokenise
-        self._end = end
-        self._catalog = (*beginning, *tokenise("Catalog:\n"))
-        self._line = tuple(tokenise("\n"))
-        self._message = tuple(tokenise("Message: "))
-        self._slots = tuple(tokenise(slot)[0] for slot in slots)
-
-    def encode(self, row: Mapping[str, Any], *, as_json: bool = False) -> EncodedCart:
-        tokens = [*self._catalog]
-        products: list[int] = []
-        for product in row["catalog"]:
-            tokens += [*self._tokenise(product), *self._line]
-            products.append(len(tokens) - 1)
-        tokens += [*self._message, *self._tokenise(row["text"]), *self._line]
-        start = len(tokens)
-        tokens += [*self._tokenise(json_answer(row)), self._end] if as_json else self._slots
-        place = {product: i for i, product in reversed(list(enumerate(row["catalog"])))}
-        return EncodedCart(
-            tokens=tuple(tokens),
-            products=tuple(products),
-            slots=() if as_json else tuple(range(start, len(tokens))),
-            outcome=CART_OUTCOMES.index(outcome_of(row)),
-            actions=tuple(
-                (SLOT_ACTIONS.index(a["action"]), place[a["product"]], a["quantity"])
-                for a in row["actions"]
-            ),
-            candidates=tuple(place[c] for c in row.get("candidates") or ()),
-            answer=start if as_json else -1,
-            wording=None if as_json else wording(ShortlistIndex(row["catalog"]), row["text"]),
-        )
-
-
 class CartObjective:
-    """The cart's share of every training step: ``batch_size`` rows of like length.
+    """The cart's share of every training step: ``batch_size`` catalogs with their rows.
 
     Its heads look at the names of the products from the start, as those that are served do. They begin
     anew, or at ``start``.
@@ -116,7 +38,7 @@ class CartObjective:
 
     def __init__(
         self,
-        rows: Sequence[EncodedCart],
+        groups: Sequence[CartGroup],
         hidden: int,
         batch_size: int,
         device: str,
@@ -124,12 +46,11 @@ class CartObjective:
         weight: float = 1.0,
         start: CartHeads | None = None,
     ) -> None:
-        if len(rows) < batch_size:
-            raise ValueError(f"{len(rows)} rows do not make a batch of {batch_size}")
-        self._rows = rows
+        if len(groups) < batch_size:
+            raise ValueError(f"{len(groups)} catalogs do not make a batch of {batch_size}")
         self._device = device
         self._weight = weight
-        self._batches = _batches(rows, batch_size, seed)
+        self._batches = batches(groups, batch_size, seed)
         generator = torch.Generator().manual_seed(seed)
 
         def drawn(count: int, spread: float) -> torch.nn.Parameter:
@@ -172,24 +93,24 @@ class CartObjective:
         return CartHeads(**arrays(self._parameters), wording=WordingHeads(**arrays(self._names)))
 
     def loss(self, model: Gemma) -> torch.Tensor:
-        batch = [self._rows[i] for i in next(self._batches)]
-        batch = batch[: max(1, _MOST_TOKENS // max(len(row.tokens) for row in batch))]
-        states = model(*padded([row.tokens for row in batch], self._device))
-        read = [i for i, row in enumerate(batch) if row.answer < 0]
-        told = [i for i, row in enumerate(batch) if row.answer >= 0]
+        drawn = next(self._batches)
+        drawn = drawn[: max(1, _MOST_TOKENS // max(group.length for group in drawn))]
+        laid = lay(drawn, self._device)
+        states = model(laid.ids, laid.lengths, laid.packing)
+        read = [i for i, row in enumerate(laid.rows) if row.answer < 0]
+        told = [i for i, row in enumerate(laid.rows) if row.answer >= 0]
         loss = states.new_zeros(())
         if read:
-            loss = loss + self._slots_loss(states, batch, read) * len(read) / len(batch)
+            loss = loss + self._slots_loss(states, laid, read) * len(read) / len(laid.rows)
         if told:
-            loss = loss + _answer_loss(model, states, batch, told) * len(told) / len(batch)
+            loss = loss + _answer_loss(model, states, laid, told) * len(told) / len(laid.rows)
         return self._weight * loss
 
-    def _slots_loss(
-        self, states: torch.Tensor, batch: Sequence[EncodedCart], read: Sequence[int]
-    ) -> torch.Tensor:
+    def _slots_loss(self, states: torch.Tensor, laid: Laid, read: Sequence[int]) -> torch.Tensor:
         device = self._device
-        given = _Read([batch[i] for i in read])
-        rows = torch.tensor(read, device=device)[:, None]
+        batch = [laid.rows[i] for i in read]
+        given = _Read(batch, [laid.places[i][1] for i in read])
+        rows = torch.tensor([laid.places[i][0] for i in read], device=device)[:, None]
         products = unit_states(states[rows, given.products.to(device)])
         slots = unit_states(states[rows, given.slots.to(device)])
         names = given.wording.to(device)
@@ -202,9 +123,7 @@ class CartObjective:
         digits = (slots @ p["digit_rows"].T + p["digit_bias"]).unflatten(-1, (3, 10))
         best = names.topk(2, dim=1).values.flatten(1)
         outcome = slots[:, 0] @ p["outcome_rows"].T + p["outcome_bias"] + best @ n["outcome_rows"].T
-        wanted = _targets(
-            [batch[i] for i in read], given.slots.shape[1], given.products.shape[1], device
-        )
+        wanted = _targets(batch, given.slots.shape[1], given.products.shape[1], device)
         loss = F.cross_entropy(outcome, wanted.outcome) + F.cross_entropy(
             action.flatten(0, 1), wanted.action_told.flatten(), ignore_index=_IGNORED
         )
@@ -229,7 +148,7 @@ def _take_over(
 class _Read:
     """Where products (n, most) and slots (n, s) stand in rows, and the names' features (n, most, f)."""
 
-    def __init__(self, rows: Sequence[EncodedCart]) -> None:
+    def __init__(self, rows: Sequence[EncodedCart], shifts: Sequence[int]) -> None:
         most = max(2, *(len(row.products) for row in rows))
         products = np.zeros((len(rows), most), np.int64)
         missing = np.ones((len(rows), most), bool)
@@ -243,7 +162,7 @@ class _Read:
         self.products = torch.from_numpy(products)
         self.missing = torch.from_numpy(missing)
         self.wording = torch.from_numpy(names)
-        self.slots = torch.tensor([row.slots for row in rows])
+        self.slots = torch.tensor([row.slots for row in rows]) + torch.tensor(shifts)[:, None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,31 +204,16 @@ def _soft(logits: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
 
 
 def _answer_loss(
-    model: Gemma, states: torch.Tensor, batch: Sequence[EncodedCart], told: Sequence[int]
+    model: Gemma, states: torch.Tensor, laid: Laid, told: Sequence[int]
 ) -> torch.Tensor:
     """Cross-entropy of the JSON answer's tokens through the tied output layer."""
-    at = [(i, p) for i in told for p in range(batch[i].answer, len(batch[i].tokens))]
-    rows, places = zip(*((i, p - 1) for i, p in at), strict=True)
-    logits = states[list(rows), list(places)].bfloat16() @ model.table.bfloat16().T
-    wanted = torch.tensor([batch[i].tokens[p] for i, p in at], device=logits.device)
+    at = [(i, p) for i in told for p in range(laid.rows[i].answer, len(laid.rows[i].tokens))]
+    groups, places = zip(
+        *((laid.places[i][0], laid.places[i][1] + p - 1) for i, p in at), strict=True
+    )
+    logits = states[list(groups), list(places)].bfloat16() @ model.table.bfloat16().T
+    wanted = torch.tensor([laid.rows[i].tokens[p] for i, p in at], device=logits.device)
     return F.cross_entropy(logits.float(), wanted)
-
-
-def _batches(rows: Sequence[EncodedCart], size: int, seed: int) -> Iterator[list[int]]:
-    """Endless batches of row numbers; neighbours have like lengths, for less padding."""
-    rng = random.Random(seed)
-    while True:
-        order = list(range(len(rows)))
-        rng.shuffle(order)
-        window = size * 32
-        batches = []
-        for start in range(0, len(order) - size + 1, window):
-            pool = sorted(order[start : start + window], key=lambda i: len(rows[i].tokens))
-            batches += [pool[i : i + size] for i in range(0, len(pool) - size + 1, size)]
-        rng.shuffle(batches)
-        for batch in batches:
-            rng.shuffle(batch)  # a batch that is cut must not always lose its longest rows
-            yield batch
 
 
 @torch.no_grad()
