@@ -8,7 +8,7 @@ computed what the plain weights compute.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib import import_module
 from typing import Any, cast
@@ -175,9 +175,9 @@ def _in_half(build: Build) -> Build:
 
 
 def _triton(matrix: QuantisedMatrix, dtype: torch.dtype, device: torch.device) -> torch.nn.Module:
-    from app.backends.gptq_triton import TritonLinear
+    from app.backends.gptq_triton import triton_linear
 
-    return TritonLinear(matrix, dtype, device)
+    return triton_linear(matrix, dtype, device)
 
 
 KERNELS: Mapping[str, Build] = {
@@ -236,11 +236,18 @@ def _prove(
             expected = states.float() @ matrix.dense().T
             if matrix.bias is not None:
                 expected = expected + matrix.bias.float()
-            pairs = [(layer(states.to(device)), expected)]
-            if hasattr(layer, "gated"):
-                gated = layer.gated(states.to(device))
-                pairs += [(gated, torch_steps.gate(expected))] if gated is not None else []
-            for given, right in pairs:
+            for given, right in _products(layer, states.to(device), expected):
                 error = float((given.float().cpu() - right).norm() / right.norm().clamp(min=1e-9))
                 if not error <= _TOLERANCE:
                     raise ValueError(f"wrong by {error:.1%} on a matrix of {rows} x {columns}")
+
+
+def _products(
+    layer: Any, states: torch.Tensor, expected: torch.Tensor
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """What the layer makes of states in each of its ways, beside what it should be."""
+    yield layer(states), expected
+    if hasattr(layer, "summands") and (parts := layer.summands(states)) is not None:
+        yield parts.sum(0), expected
+    if hasattr(layer, "gated") and (gated := layer.gated(states)) is not None:
+        yield gated, torch_steps.gate(expected)

@@ -16,8 +16,8 @@ import torch
 from app.backends import torch_steps
 from app.backends.gptq_checkpoint import QuantisedMatrix
 from app.backends.gptq_kernels import DenseLinear
-from app.backends.torch_ahead import MANY_STATES, Ahead, Unpackable
 from app.backends.torch_attention import causal
+from app.backends.torch_unpacking import MANY_STATES, Unpacking
 from app.errors import FileDamaged
 
 logger = logging.getLogger(__name__)
@@ -129,8 +129,11 @@ class Gemma(torch.nn.Module):
         )
         self.register_buffer("norm", tensors.take("norm.weight", (config.hidden_size,)).float())
         matrices: Any = [layer.matrices() for layer in self.layers]
-        packed = all(isinstance(matrix, Unpackable) for layer in matrices for matrix in layer)
-        self._ahead = Ahead(matrices, dtype) if packed else None
+        self._unpacking = Unpacking.of(matrices, dtype)
+        room = None if self._unpacking is None else self._unpacking.room
+        self.register_buffer(
+            "room", room, persistent=False
+        )  # to be counted as memory of the weights
         self._angles = {
             kind: Angles(float(config.rope_parameters[kind]["rope_theta"]), config.head_dim)
             for kind in set(config.layer_types)
@@ -144,8 +147,8 @@ class Gemma(torch.nn.Module):
         following = [*(layer.input_layernorm for layer in layers[1:]), self.norm]
         ready = self._steps.norm(states, layers[0].input_layernorm, self._epsilon)
         walked: Iterable[Any] = layers
-        if self._ahead and ids.numel() > MANY_STATES and not torch.compiler.is_compiling():
-            walked = self._ahead.walk(layers)
+        if self._unpacking is not None and ids.numel() > MANY_STATES:
+            walked = self._unpacking.walk(layers)
         for layer, before in zip(walked, following, strict=True):
             states, ready = layer(
                 states, ready, before, angles[layer.kind], self._steps, self._epsilon
@@ -216,12 +219,12 @@ class _Layer(torch.nn.Module):
         )
         states, ready = steps.join(
             states,
-            self.out(seen.flatten(2)),
+            _branch(self.out, seen.flatten(2)),
             self.post_attention_layernorm,
             self.pre_feedforward_layernorm,
             epsilon,
         )
-        branch = self.down(self._gated(ready, steps))
+        branch = _branch(self.down, self._gated(ready, steps))
         joined_states: tuple[torch.Tensor, torch.Tensor] = steps.join(
             states, branch, self.post_feedforward_layernorm, before, epsilon
         )
@@ -233,6 +236,14 @@ class _Layer(torch.nn.Module):
         if hasattr(self.gate_up, "gated"):
             gated = self.gate_up.gated(ready)
         return steps.gate(self.gate_up(ready)) if gated is None else gated
+
+
+def _branch(linear: Any, states: torch.Tensor) -> torch.Tensor:
+    """The product, or parts of it, which the step that follows adds up."""
+    parts: torch.Tensor | None = linear.summands(states) if hasattr(linear, "summands") else None
+    if parts is None:
+        parts = linear(states)
+    return parts
 
 
 class Angles:
@@ -282,7 +293,7 @@ def prove_steps(steps: ModuleType, device: torch.device, dtype: torch.dtype) -> 
     angles = Angles(1e4, 32).of(5, device)
     calls: dict[str, tuple[Any, ...]] = {
         "norm": (wide, weights[0], 1e-6),
-        "join": (wide, drawn(3, 5, 96), *weights, 1e-6),
+        "join": (wide, drawn(2, 3, 5, 96), *weights, 1e-6),
         "turn": (drawn(3, 5, 192), norms, angles, heads, 1e-6),
         "gate": (wide,),
     }

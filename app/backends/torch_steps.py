@@ -22,7 +22,12 @@ def join(
     before: torch.Tensor,
     epsilon: float,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """``states`` plus the normed ``branch``, and that sum normed for what comes next."""
+    """``states`` plus the normed ``branch``, and that sum normed for what comes next.
+
+    ``branch`` may come as parts (p, ...) to be added up.
+    """
+    if branch.dim() > states.dim():
+        branch = branch.float().sum(0)
     total = states.float() + _norm(branch.float(), after, epsilon)
     return total.to(states.dtype), _norm(total, before, epsilon).to(states.dtype)
 

@@ -38,13 +38,26 @@ def norm_kernel(states, weight, out, size, epsilon, BLOCK: tl.constexpr) -> None
 
 @triton.jit
 def join_kernel(
-    states, branch, after, before, total_out, normed_out, size, epsilon, BLOCK: tl.constexpr
+    states,
+    branch,
+    after,
+    before,
+    total_out,
+    normed_out,
+    count,
+    size,
+    epsilon,
+    PARTS: tl.constexpr,
+    BLOCK: tl.constexpr,
 ) -> None:
-    """A program for each row."""
+    """A program for each row. ``branch`` comes in parts of ``count`` numbers, to be added up."""
     row = tl.program_id(0) * size
     place = tl.arange(0, BLOCK)
     inside = place < size
     given = tl.load(branch + row + place, mask=inside, other=0.0).to(tl.float32)
+    for part in tl.static_range(1, PARTS):
+        more = tl.load(branch + part * count + row + place, mask=inside, other=0.0)
+        given += more.to(tl.float32)
     total = tl.load(states + row + place, mask=inside, other=0.0).to(tl.float32)
     total += _normed(given, tl.load(after + place, mask=inside, other=0.0), size, epsilon)
     tl.store(total_out + row + place, total.to(total_out.dtype.element_ty), mask=inside)
@@ -132,8 +145,8 @@ def join(
     states, branch = states.contiguous(), branch.contiguous()
     total, normed, size = torch.empty_like(states), torch.empty_like(states), states.shape[-1]
     join_kernel[(states.numel() // size,)](
-        states, branch, after, before, total, normed, size, epsilon,
-        BLOCK=triton.next_power_of_2(size),
+        states, branch, after, before, total, normed, states.numel(), size, epsilon,
+        PARTS=branch.numel() // states.numel(), BLOCK=triton.next_power_of_2(size),
     )  # fmt: skip
     return total, normed
 

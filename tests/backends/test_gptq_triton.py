@@ -17,7 +17,7 @@ import pytest
 BACKENDS = Path(__file__).parents[2] / "app" / "backends"
 KERNELS = {
     function.name: function
-    for file in ("gptq_triton.py", "triton_steps.py")
+    for file in ("triton_products.py", "triton_steps.py")
     for function in ast.parse((BACKENDS / file).read_text(encoding="utf-8")).body
     if isinstance(function, ast.FunctionDef)
     and "triton.jit" in map(ast.unparse, function.decorator_list)
@@ -27,12 +27,14 @@ from dataclasses import replace
 import torch
 from app.backends import torch_gemma, torch_steps, triton_steps
 from app.backends.gptq_checkpoint import QuantisedMatrix, pack
-from app.backends.gptq_triton import TritonLinear
+from app.backends import gptq_triton
+from app.backends.gptq_triton import ByteLinear, triton_linear
 
 CPU = torch.device("cpu")
 for dtype in (torch.float32, torch.bfloat16):
     torch_gemma.prove_steps(triton_steps, CPU, dtype)
 rows, columns, group = 48, 256, 64
+gptq_triton._LONG, gptq_triton._PARTS = 256, 2
 for bits in (4, 8):
     for middle in (True, False):
         codes = torch.randint(0, 1 << bits, (rows, columns))
@@ -44,28 +46,32 @@ for bits in (4, 8):
         words, packed_zeros = pack(codes, bits).T.contiguous(), pack(zeros - 1, bits)
         bias = torch.randn(rows)
         matrix = QuantisedMatrix(bits, words, packed_zeros, scales, group_of, bias)
-        layer = TritonLinear(matrix, torch.float32, CPU)
-        assert layer.in_bytes == (bits == 8 and middle)
+        layer = triton_linear(matrix, torch.float32, CPU)
+        signed = isinstance(layer, ByteLinear)
+        assert signed == (bits == 8 and middle)
         states = torch.randn(37, columns)
         expected = states @ matrix.dense().T + bias
         for few in (1 << 18, 0):
             layer.few_states = few
             torch.testing.assert_close(layer(states), expected, rtol=1e-4, atol=1e-3)
-            assert layer.gated(states) is None  # its columns are mixed, and it has a bias
-            room = torch.empty(rows * columns)
-            layer.plain = layer.unpack_into(room)
+            layer.plain = layer.unpacked(torch.float32)
             torch.testing.assert_close(layer(states), expected, rtol=1e-4, atol=1e-3)
             layer.plain = None
-        plain = replace(matrix, bias=None, group_of=torch.arange(columns).int() // group)
-        layer = TritonLinear(plain, torch.float32, CPU)
-        states = states / 100
-        gated = layer.gated(states)
-        assert (gated is None) == (not layer.in_bytes)
-        if gated is not None:
-            expected = torch_steps.gate(states @ plain.dense().T)
-            torch.testing.assert_close(gated, expected, rtol=1e-4, atol=1e-3)
-            layer.few_states = 0
-            assert layer.gated(states) is None
+        if not signed:
+            continue
+        assert layer.gated(states) is layer.summands(states) is None  # mixed columns, and a bias
+        straight = replace(matrix, bias=None, group_of=torch.arange(columns).int() // group)
+        layer = triton_linear(straight, torch.float32, CPU)
+        for count in (37, 60, 120):
+            states = torch.randn(1, count, columns) / 100
+            expected = states @ straight.dense().T
+            parts = layer.summands(states)
+            assert len(parts) == 2 if count < 100 else 1
+            torch.testing.assert_close(parts.sum(0), expected, rtol=1e-4, atol=1e-4)
+            expected = torch_steps.gate(expected)
+            torch.testing.assert_close(layer.gated(states), expected, rtol=1e-4, atol=1e-4)
+        layer.few_states = 0
+        assert layer.gated(states) is layer.summands(states) is None
 print("all alike")
 """
 

@@ -85,27 +85,29 @@ def test_packed_weights_give_what_transformers_computes(quantised: Path):
 
 
 class Unpacked(torch.nn.Module):
-    """Multiplies by what has been made ready for it, which must be its own; counts how often."""
+    """Multiplies by the plain weights that it is given, else by its own; counts how often."""
 
     ready = 0
 
     def __init__(self, matrix: QuantisedMatrix, dtype: torch.dtype, _device: torch.device) -> None:
         super().__init__()
-        self.rows, self.columns = matrix.rows, matrix.columns
         self.plain: torch.Tensor | None = None
-        self.register_buffer("weight", matrix.dense().to(dtype))
+        self.register_buffer("own", matrix.dense().to(dtype))
+        self.register_buffer("codes", (matrix.codes().to(torch.int16) - 128).to(torch.int8))
+        self.register_buffer("row_scales", matrix.scales.T.contiguous())
 
-    def unpack_into(self, room: torch.Tensor) -> torch.Tensor:
-        return room.view(self.rows, self.columns).copy_(self.weight)
+    @staticmethod
+    def unpack(codes: torch.Tensor, scales: torch.Tensor, out: torch.Tensor) -> None:
+        out.copy_((codes.view(len(scales), -1) * scales[:, None].float()).flatten())
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         Unpacked.ready += self.plain is not None
-        return states @ (self.weight if self.plain is None else self.plain).T
+        return states @ (self.own if self.plain is None else self.plain).T
 
 
 @pytest.mark.parametrize("quantised", [False], indirect=True)
-@pytest.mark.parametrize(("rows", "ready"), [(1, 0), (3, 12)])
-def test_many_states_meet_weights_unpacked_ahead(
+@pytest.mark.parametrize(("rows", "ready"), [(1, 0), (4, 12)])
+def test_many_states_meet_plain_weights(
     quantised: Path, monkeypatch: pytest.MonkeyPatch, rows: int, ready: int
 ):
     """Four matrices in each of three layers."""
@@ -197,3 +199,11 @@ def test_steps_that_compute_something_else_are_found():
     wrong = SimpleNamespace(**{**vars(torch_steps), "gate": lambda both: both.chunk(2, dim=-1)[0]})
     with pytest.raises(ValueError, match="the step gate is wrong"):
         prove_steps(wrong, CPU, torch.float32)  # type: ignore[arg-type]
+
+
+def test_parts_of_a_branch_are_added_up():
+    states, parts = torch.randn(2, 3, 8), torch.randn(4, 2, 3, 8)
+    norms = torch.randn(8), torch.randn(8)
+    together = torch_steps.join(states, parts.sum(0), *norms, 1e-6)
+    for one, other in zip(torch_steps.join(states, parts, *norms, 1e-6), together, strict=True):
+        torch.testing.assert_close(one, other)
