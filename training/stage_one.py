@@ -6,6 +6,7 @@ import random
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -210,11 +211,14 @@ def cart_rows(tokeniser: Tokeniser, directory: Path, progress: Progress) -> list
     stems = {language: stems_of(_words(language)) for language in LANGUAGES}
     rng = random.Random(SEED)
     encoded = []
-    for written in read_rows(directory / "train.jsonl"):
-        renamed = rng.random() < RENAMED_SHARE and rename(written, stems[written["language"]], rng)
-        row = renamed or written
-        simple = row["kind"] in ("single", "absent", "no_action")
-        encoded.append(encoder.encode(row, as_json=simple and rng.random() < JSON_SHARE))
+    for _, rows in groupby(read_rows(directory / "train.jsonl"), lambda row: row["catalog"]):
+        renaming, seed = rng.random() < RENAMED_SHARE, rng.random()
+        for written in rows:
+            # The same names in the whole catalog's rows, which are learned together.
+            names = random.Random(seed)
+            row = (renaming and rename(written, stems[written["language"]], names)) or written
+            simple = row["kind"] in ("single", "absent", "no_action")
+            encoded.append(encoder.encode(row, as_json=simple and rng.random() < JSON_SHARE))
     return encoded
 
 

@@ -60,7 +60,8 @@ CART_TEXTS = 9000
 """Messages about carts that the teacher reads too, a language."""
 CART_ROWS = 120_000
 CART_HELD_OUT = 2400
-CART_BATCH = 192
+CART_BATCH = 48
+"""Catalogs, each with several rows (:mod:`training.cart.packing`)."""
 RENAMED_SHARE = 0.5
 """Of the cart rows, whose products get made-up names (:mod:`training.cart.renaming`)."""
 VOCABULARY: Path | None = HERE / "data" / "vocabulary.safetensors"

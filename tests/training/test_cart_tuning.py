@@ -248,10 +248,13 @@ def rows_together() -> list[encoding.EncodedCart]:
     ]
 
 
-def test_neighbours_with_one_catalog_are_a_group():
+def test_rows_with_one_catalog_are_a_group():
     rows = rows_together()
     assert [len(group.rows) for group in together(rows)] == [3, 2]
-    assert [len(group.rows) for group in together([rows[0], rows[3], rows[1]])] == [1, 1, 1]
+    assert [group.rows for group in together([rows[0], rows[3], rows[1]])] == [
+        (rows[0], rows[1]),
+        (rows[3],),
+    ]
     first = together(rows)[0]
     assert first.beginning == rows[0].products[-1] + 1
     assert first.length == first.beginning + sum(

@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from training.cart.catalogs import LARGEST
-from training.cart.generation import CartRow, generate
+from training.cart.generation import CartRow, generate, generate_together
 from training.cart.phrasings import read_phrasings
 from training.cart.products import Split, read_products
 from training.cart.validation import check_row, check_splits
 from training.examples import LANGUAGES, read_rows
 
 Progress = Callable[[str, int, int], None]
+TOGETHER = 8
+"""Training rows about one catalog, which are learned together; of dev and test each has its own."""
 
 
 def write_dataset(
@@ -35,14 +37,17 @@ def write_dataset(
         "train": _shares(train), "dev": _shares(dev), "test": dict.fromkeys(LANGUAGES, test),
     }  # fmt: skip
     for split, by_language in wanted.items():
-        rows: list[CartRow] = []
+        groups: list[list[CartRow]] = []
+        done = 0
         for language, count in by_language.items():
             rng = random.Random(f"{seed}:{split}:{language}")
-            for row in _distinct(language, split, count, rng):
-                rows.append(row)
+            for group in _distinct(language, split, count, rng):
+                groups.append(group)
+                done += len(group)
                 if progress:
-                    progress(f"cart data ({split})", len(rows), sum(by_language.values()))
-        random.Random(f"{seed}:{split}").shuffle(rows)
+                    progress(f"cart data ({split})", done, sum(by_language.values()))
+        random.Random(f"{seed}:{split}").shuffle(groups)
+        rows = [row for group in groups for row in group]
         problems = [problem for row in rows for problem in check_row(asdict(row))]
         if problems:
             raise ValueError(f"{len(problems)} faults in {split}; first: {problems[0]}")
@@ -111,14 +116,25 @@ def _shares(total: int) -> dict[str, int]:
     return {language: each + (i < over) for i, language in enumerate(LANGUAGES)}
 
 
-def _distinct(language: str, split: Split, count: int, rng: random.Random) -> Iterator[CartRow]:
+def _distinct(
+    language: str, split: Split, count: int, rng: random.Random
+) -> Iterator[list[CartRow]]:
+    """Rows by catalog, ``count`` in all."""
     seen: set[tuple[str, Iterable[str]]] = set()
     while len(seen) < count:
-        row = generate(language, split, rng)
-        key = (row.text.casefold(), row.catalog)
-        if key not in seen:
-            seen.add(key)
-            yield row
+        drawn = (
+            generate_together(language, split, rng, TOGETHER)
+            if split == "train"
+            else iter([generate(language, split, rng)])
+        )
+        group = []
+        for row in drawn:
+            key = (row.text.casefold(), row.catalog)
+            if key not in seen and len(seen) < count:
+                seen.add(key)
+                group.append(row)
+        if group:
+            yield group
 
 
 def _filled(row: CartRow) -> dict[str, Any]:

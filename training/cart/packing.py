@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 
 import numpy as np
 import torch
@@ -37,12 +36,11 @@ class CartGroup:
 
 
 def together(rows: Iterable[EncodedCart]) -> list[CartGroup]:
-    """Neighbours with the same catalog as one group, in order."""
-
-    def catalog(row: EncodedCart) -> tuple[int, ...]:
-        return row.tokens[: row.products[-1] + 1]
-
-    return [CartGroup(tuple(group)) for _, group in groupby(rows, catalog)]
+    """Rows with the same catalog as one group, in the order of their first."""
+    groups: dict[tuple[int, ...], list[EncodedCart]] = {}
+    for row in rows:
+        groups.setdefault(row.tokens[: row.products[-1] + 1], []).append(row)
+    return [CartGroup(tuple(group)) for group in groups.values()]
 
 
 @dataclass(frozen=True, slots=True)
