@@ -117,7 +117,6 @@ def measure(variant: Variant, work: Path) -> dict[str, Any]:
     """Load, remember the memory, time every shape; answers too, where the model has been trained."""
     directory = work / _directory(variant)
     torch.cuda.reset_peak_memory_stats()
-    before = torch.cuda.memory_allocated()
     began = time.perf_counter()
     dtype = getattr(torch, variant.precision)
     decoder = load_decoder(
@@ -125,7 +124,6 @@ def measure(variant: Variant, work: Path) -> dict[str, Any]:
     )
     torch.cuda.synchronize()
     loaded = time.perf_counter() - began
-    weights = torch.cuda.memory_allocated() - before
     rows, lengths = (ROWS, LENGTHS) if "graphs" in variant.execution else (FEW_ROWS, FEW_LENGTHS)
     shapes = tuple((r, n) for r in rows for n in lengths if r * n <= MOST_CELLS)
     runner = make_runner(decoder, Given(shapes), variant.execution)  # type: ignore[arg-type]
@@ -134,7 +132,7 @@ def measure(variant: Variant, work: Path) -> dict[str, Any]:
     result = {
         "load_s": round(loaded, 2),
         "ready_s": round(ready, 2),
-        "weights_mb": round(weights / 1e6, 1),
+        "weights_mb": round(decoder.weight_bytes / 1e6, 1),
         "allocated_mb": round(torch.cuda.max_memory_allocated() / 1e6, 1),
         "reserved_mb": round(torch.cuda.memory_reserved() / 1e6, 1),
         "shapes": times,

@@ -43,12 +43,12 @@ class Unpacking:
         self._matrices = layers
         self._codes, self._scales = [], []
         for matrices in layers:
-            sizes = [matrix.codes.numel() for matrix in matrices]
-            codes = torch.cat([matrix.codes.flatten() for matrix in matrices])
-            for matrix, part in zip(matrices, codes.split(sizes), strict=True):
-                matrix.codes = part.view(matrix.codes.shape)
+            codes, parts = _side_by_side([matrix.codes for matrix in matrices])
+            scales, scale_parts = _side_by_side([matrix.row_scales for matrix in matrices])
+            for matrix, part, scale_part in zip(matrices, parts, scale_parts, strict=True):
+                matrix.codes, matrix.row_scales = part, scale_part
             self._codes.append(codes)
-            self._scales.append(torch.cat([matrix.row_scales.flatten() for matrix in matrices]))
+            self._scales.append(scales)
         largest = max(map(len, self._codes))
         self.room = torch.empty(largest, dtype=dtype, device=self._codes[0].device)
         """For the plain weights of one layer."""
@@ -79,3 +79,10 @@ class Unpacking:
             finally:
                 for matrix in matrices:
                     matrix.plain = None
+
+
+def _side_by_side(tensors: Sequence[torch.Tensor]) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """All numbers in one row, and the tensors as parts of it."""
+    row = torch.cat([tensor.flatten() for tensor in tensors])
+    parts = row.split([tensor.numel() for tensor in tensors])
+    return row, [part.view(t.shape) for part, t in zip(parts, tensors, strict=True)]
