@@ -23,6 +23,8 @@ PACKED = {
 }
 """Variants of tools/gpu_plan.py. Those of 4 bits are rounded from 8: for time and memory only."""
 LARGE = "llama-1b bfloat16 plain graphs"
+APART = " apart"
+"""Of a variant that ``transformers`` computed, all but its products; others take this project's few steps."""
 _ROWS = (1, 4, 16, 64, 256)
 _LENGTH = 24
 _SAVED, _SLOWER = 0.41, 1.82
@@ -47,10 +49,12 @@ def read_gpu(directory: Path) -> dict[str, Any] | None:
     return found
 
 
-def _measured(gpu: Figures) -> Iterator[tuple[str, Figures]]:
-    for key, title in {PLAIN: "bfloat16", **PACKED, LARGE: "Llama 1B shape, bfloat16"}.items():
-        if "shapes" in gpu.get(key, {}):
-            yield title, gpu[key]
+def _measured(gpu: Figures, wanted: Mapping[str, str]) -> Iterator[tuple[str, Figures, str]]:
+    """Title, figures, and the name of the 16 bits beside which they stand."""
+    for end, through in (("", ""), (APART, ", through `transformers`")):
+        for key, title in wanted.items():
+            if "shapes" in gpu.get(key + end, {}):
+                yield title + through, gpu[key + end], PLAIN + end
 
 
 def _p50(variant: Figures, rows: int) -> float:
@@ -68,7 +72,8 @@ def table(figures: Figures) -> str:
         "messages/s at most", "one cart, ms", "weights", "load s", "as on a CPU", "as GGUF",
     ]  # fmt: skip
     rows = []
-    for title, variant in _measured(gpu):
+    every = {PLAIN: "bfloat16", **PACKED, LARGE: "Llama 1B shape, bfloat16"}
+    for title, variant, _ in _measured(gpu, every):
         most = max(shape["messages_per_s"] for shape in variant["shapes"].values())
         cart = variant.get("served_ms", {}).get("cart")
         rows.append([
@@ -95,10 +100,10 @@ def claims(figures: Figures) -> Iterator[tuple[str, str, str, str]]:
         for claim in (memory, speed):
             yield claim, "a GPU", "see [gpu.md](gpu.md)", "GPU run"
         return
-    plain, device = gpu[PLAIN], gpu["machine"]["device"]
-    packed = [(title, gpu[key]) for key, title in PACKED.items() if "shapes" in gpu.get(key, {})]
-    for title, variant in packed:
-        small, large = variant["weights_mb"], plain["weights_mb"]
+    device = gpu["machine"]["device"]
+    packed = [found for found in _measured(gpu, PACKED) if found[2] in gpu]
+    for title, variant, plain in packed:
+        small, large = variant["weights_mb"], gpu[plain]["weights_mb"]
         saved = 1 - small / large
         yield (
             memory,
@@ -106,8 +111,8 @@ def claims(figures: Figures) -> Iterator[tuple[str, str, str, str]]:
             f"{megabytes(small)} for {megabytes(large)}, {saved:.0%} less",
             "yes" if saved >= _SAVED else "no",
         )
-    for title, variant in packed:
-        ratios = [_p50(variant, rows) / _p50(plain, rows) for rows in _ROWS]
+    for title, variant, plain in packed:
+        ratios = [_p50(variant, rows) / _p50(gpu[plain], rows) for rows in _ROWS]
         yield (
             speed,
             f"{title} over bfloat16, {_ROWS[0]} to {_ROWS[-1]} messages of {_LENGTH} tokens",

@@ -52,6 +52,18 @@ def test_a_gpus_figures_are_kept_and_told(results: Path, tmp_path: Path) -> None
     assert speed[2:] == ("0.5 times for one, 0.5 to 0.5", "no")
 
 
+def test_each_stands_beside_16_bits_computed_in_the_same_way(results: Path) -> None:
+    """Through ``transformers`` or in few steps; without 16 bits beside them some tell of time alone."""
+    gpu = json.loads(results.read_text())
+    gpu["gemma bfloat16 triton graphs apart"] = _variant(9.0, 400.0)
+    assert "| GPTQ 8 bits, `triton`, through `transformers` | 9 | 18 |" in table({"gpu": gpu})
+    assert len(list(claims({"gpu": gpu}))) == 2
+    gpu[f"{PLAIN} apart"] = _variant(6.0, 500.0)
+    *_, speed = claims({"gpu": gpu})
+    assert speed[1].startswith("GPTQ 8 bits, `triton`, through `transformers` over bfloat16")
+    assert speed[2] == "1.5 times for one, 1.5 to 1.5"
+
+
 def test_another_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "other.json"
     path.write_text('{"machine": {}}')
