@@ -24,7 +24,7 @@ PACKED = {
 """Variants of tools/gpu_plan.py. Those of 4 bits are rounded from 8: for time and memory only."""
 LARGE = "llama-1b bfloat16 plain graphs"
 APART = " apart"
-"""Of a variant that ``transformers`` computed, all but its products; others take this project's few steps."""
+"""Of a variant that ``transformers`` computed, all but its products; others take few steps of ours."""
 _ROWS = (1, 4, 16, 64, 256)
 _LENGTH = 24
 _SAVED, _SLOWER = 0.41, 1.82
