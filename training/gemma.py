@@ -62,19 +62,6 @@ class Shape:
     bidirectional: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Packing:
-    """Several texts a row, behind a beginning that they share: none sees another. Both are (n, t).
-
-    ``places`` are the positions, each text's going on from the beginning's; ``parts`` are 0 for the
-    beginning and the text's number, from 1 on, behind it. A row is read as often as it has texts, for the
-    price of one beginning.
-    """
-
-    places: torch.Tensor
-    parts: torch.Tensor
-
-
 class Gemma(torch.nn.Module):
     """Token ids to states. ``layers`` picks some of the layers, by their numbers in the file.
 
@@ -139,47 +126,96 @@ class Gemma(torch.nn.Module):
             self.merged[name].grad = None
         return found
 
-    def forward(
-        self, ids: torch.Tensor, lengths: torch.Tensor, packing: Packing | None = None
-    ) -> torch.Tensor:
+    def forward(self, ids: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
         """States (n, t, hidden), float32, of right-padded ``ids`` (n, t) with ``lengths`` (n,)."""
-        x = F.embedding(ids, self.table).float() * math.sqrt(self.hidden)
-        turns = {
-            theta: _rotation(ids.shape[1], self.shape.head_dim, theta, x.device)
-            for theta in (self.shape.local_theta, self.shape.global_theta)
-        }
-        if packing is not None:
-            turns = {
-                theta: (cosine[packing.places][:, None], sine[packing.places][:, None])
-                for theta, (cosine, sine) in turns.items()
-            }
-        if self._compiled:
-            _any_shape(x, *turns.values())
-        near, far = self._masks(ids.shape[1], lengths, packing)
-        for place, layer in enumerate(self.layers):
-            everywhere = place % _GLOBAL_EVERY == _GLOBAL_EVERY - 1
-            theta = self.shape.global_theta if everywhere else self.shape.local_theta
-            matrices = [self.merged[f"blk.{layer}.{kind}.weight"] for kind in MATRICES]
-            norms = [self._norms[f"blk.{layer}.{kind}.weight"] for kind in NORMS]
-            mask = far if everywhere else near
+        x = self._embed(ids)
+        turns = {theta: self._turns(theta, ids.shape[1]) for theta in self._thetas}
+        self._any_shape(x, turns)
+        masks = self._masks(ids.shape[1], lengths)
+        for place in range(len(self.layers)):
+            matrices, norms, theta, mask = self._layer(place, masks)
             q, k, v = self._before(x, matrices[:3], norms[:3], turns[theta], self.shape)
-            causal = mask is None and not self.shape.bidirectional
-            h = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
-            x = self._after(x, h, matrices[3:], norms[3:], self.shape)
+            x = self._after(x, self._attend(q, k, v, mask), matrices[3:], norms[3:], self.shape)
         return _norm(x, self._norms["output_norm.weight"], self.shape.eps)
 
-    def _masks(
-        self, length: int, lengths: torch.Tensor, packing: Packing | None
-    ) -> tuple[torch.Tensor | None, ...]:
+    def continued(
+        self, ids: torch.Tensor, lengths: torch.Tensor, texts: torch.Tensor, behind: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """States of beginnings, as of :meth:`forward`, and of ``texts`` (m, s) that go on from them.
+
+        Text ``i`` stands ``behind[i]``, a row of ``ids``, and sees nothing else: many texts a beginning
+        are read for the price of one. Causal models only.
+        """
+        x, y = self._embed(ids), self._embed(texts)
+        longest, size = ids.shape[1], texts.shape[1]
+        turns, later = {}, {}
+        places = lengths[behind, None] + torch.arange(size, device=texts.device)
+        for theta in self._thetas:
+            cosine, sine = self._turns(theta, longest + size)
+            turns[theta] = cosine[:longest], sine[:longest]
+            later[theta] = cosine[places][:, None], sine[places][:, None]
+        self._any_shape(x, turns)
+        self._any_shape(y, later)
+        masks = self._masks(longest, lengths)
+        later_masks = self._later_masks(longest, lengths[behind], places)
+        for place in range(len(self.layers)):
+            matrices, norms, theta, mask = self._layer(place, masks)
+            q, k, v = self._before(x, matrices[:3], norms[:3], turns[theta], self.shape)
+            x = self._after(x, self._attend(q, k, v, mask), matrices[3:], norms[3:], self.shape)
+            mask = self._layer(place, later_masks)[-1]
+            q, *own = self._before(y, matrices[:3], norms[:3], later[theta], self.shape)
+            k, v = (torch.cat([old[behind], new], 2) for old, new in zip((k, v), own, strict=True))
+            y = self._after(y, self._attend(q, k, v, mask), matrices[3:], norms[3:], self.shape)
+        last = self._norms["output_norm.weight"]
+        return _norm(x, last, self.shape.eps), _norm(y, last, self.shape.eps)
+
+    @property
+    def _thetas(self) -> tuple[float, float]:
+        return self.shape.local_theta, self.shape.global_theta
+
+    def _embed(self, ids: torch.Tensor) -> torch.Tensor:
+        return F.embedding(ids, self.table).float() * math.sqrt(self.hidden)
+
+    def _turns(self, theta: float, length: int) -> tuple[torch.Tensor, torch.Tensor]:
+        return _rotation(length, self.shape.head_dim, theta, self.table.device)
+
+    def _any_shape(
+        self, x: torch.Tensor, turns: Mapping[float, tuple[torch.Tensor, torch.Tensor]]
+    ) -> None:
+        """Rows and lengths are what the first batch is not to be compiled for alone."""
+        if not self._compiled:
+            return
+        from torch._dynamo import maybe_mark_dynamic  # takes seconds to import
+
+        maybe_mark_dynamic(x, (0, 1))
+        for tables in turns.values():
+            for table in tables:
+                maybe_mark_dynamic(table, (0, 2) if table.dim() > 2 else 0)
+
+    def _layer(
+        self, place: int, masks: tuple[torch.Tensor | None, ...]
+    ) -> tuple[list[torch.Tensor], list[torch.Tensor], float, torch.Tensor | None]:
+        """Matrices, norms, how far places turn apart, and which of the masks (near, far) it takes."""
+        name = f"blk.{self.layers[place]}"
+        everywhere = place % _GLOBAL_EVERY == _GLOBAL_EVERY - 1
+        return (
+            [self.merged[f"{name}.{kind}.weight"] for kind in MATRICES],
+            [self._norms[f"{name}.{kind}.weight"] for kind in NORMS],
+            self._thetas[everywhere],
+            masks[everywhere],
+        )
+
+    def _attend(
+        self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None
+    ) -> torch.Tensor:
+        k, v = (heads.expand(-1, q.shape[1], -1, -1) for heads in (k, v))
+        causal = mask is None and not self.shape.bidirectional
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
+
+    def _masks(self, length: int, lengths: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         """For near and for far attention; None is plainly causal, which never looks at padding."""
         places = torch.arange(length, device=lengths.device)
         distance = places[:, None] - places
-        if packing is not None:
-            parts, places = packing.parts, packing.places
-            seen = (parts[:, None] == 0) | (parts[:, None] == parts[:, :, None])
-            far = (seen & (distance >= 0))[:, None]
-            back = places[:, :, None] - places[:, None]
-            return far & (back < self.shape.window)[:, None], far
         if self.shape.bidirectional:
             far = (places < lengths[:, None])[:, None, None, :]
             if length <= self.shape.window // 2 + 1:
@@ -189,6 +225,17 @@ class Gemma(torch.nn.Module):
         if length <= self.shape.window:
             return None, None
         return (distance >= 0) & (distance < self.shape.window), None
+
+    def _later_masks(
+        self, longest: int, begun: torch.Tensor, places: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Near and far (m, 1, s, longest + s), for texts at ``places`` (m, s) behind ``begun`` (m,) tokens."""
+        before = torch.arange(longest, device=places.device).expand(len(places), -1)
+        seen = torch.cat([before, places], 1)
+        real = torch.cat([before < begun[:, None], torch.ones_like(places, dtype=torch.bool)], 1)
+        distance = places[:, :, None] - seen[:, None]
+        far = (real[:, None] & (distance >= 0))[:, None]
+        return far & (distance < self.shape.window)[:, None], far
 
 
 def read_checkpoint(
@@ -262,7 +309,6 @@ def _before(
     )
     q = _turn(_norm(q, q_norm, shape.eps), turn).bfloat16()
     k = _turn(_norm(k, k_norm, shape.eps), turn).bfloat16()
-    k, v = (heads.expand(-1, q.shape[1], -1, -1) for heads in (k, v))
     return q, k, v
 
 
@@ -281,16 +327,6 @@ def _after(
     h = _norm(x, ffn_norm, shape.eps).bfloat16()
     h = F.gelu(F.linear(h, ffn_gate), approximate="tanh") * F.linear(h, ffn_up)
     return x + _norm(F.linear(h, ffn_down), post_ffw_norm, shape.eps)
-
-
-def _any_shape(x: torch.Tensor, *turns: tuple[torch.Tensor, torch.Tensor]) -> None:
-    """Rows and lengths are what the first batch is not to be compiled for alone."""
-    from torch._dynamo import maybe_mark_dynamic  # takes seconds to import
-
-    maybe_mark_dynamic(x, (0, 1))
-    for turn in turns:
-        for table in turn:
-            maybe_mark_dynamic(table, (0, 2) if table.dim() > 2 else 0)
 
 
 def _norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:

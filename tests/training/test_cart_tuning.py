@@ -171,9 +171,9 @@ class Watched:
     def __init__(self) -> None:
         self.shapes: list[tuple[int, int]] = []
 
-    def __call__(self, ids: Any, lengths: Any, packing: Any) -> Any:
-        self.shapes.append(tuple(ids.shape))
-        return torch.ones(*ids.shape, HIDDEN, requires_grad=True)
+    def continued(self, ids: Any, lengths: Any, texts: Any, behind: Any) -> Any:
+        self.shapes.append((len(ids), ids.shape[1] + texts.shape[1]))
+        return tuple(torch.ones(*t.shape, HIDDEN, requires_grad=True) for t in (ids, texts))
 
 
 def test_a_batch_of_long_catalogs_has_fewer_rows(monkeypatch: pytest.MonkeyPatch):
@@ -196,7 +196,7 @@ def test_a_batch_of_long_catalogs_has_fewer_rows(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(objective, "_slots_loss", noted)
     for _ in range(60):
         objective.loss(model)
-    assert max(n * t for n, t in model.shapes) <= 2 * longest
+    assert max(n * t for n, t in model.shapes) <= 2 * (longest + 14)  # up to eight at both ends
     assert min(model.shapes)[0] == 2 < max(model.shapes)[0]
     assert set(drawn) == {len(row.tokens) for row in rows}
 
@@ -209,7 +209,8 @@ def test_a_row_longer_than_the_limit_is_learned_alone(monkeypatch: pytest.Monkey
     assert torch.isfinite(
         cart.CartObjective(alone([row] * 3), HIDDEN, 3, "cpu", seed=1).loss(model)
     )
-    assert model.shapes == [(1, len(row.tokens))]
+    ((rows, _),) = model.shapes
+    assert rows == 1
 
 
 def test_too_few_rows_for_a_batch_are_refused():
@@ -256,10 +257,8 @@ def test_rows_with_one_catalog_are_a_group():
         (rows[3],),
     ]
     first = together(rows)[0]
-    assert first.beginning == rows[0].products[-1] + 1
-    assert first.length == first.beginning + sum(
-        len(row.tokens) - first.beginning for row in rows[:3]
-    )
+    beginning = rows[0].products[-1] + 1
+    assert first.length == beginning + sum(len(row.tokens) - beginning for row in rows[:3])
 
 
 def test_rows_read_together_have_the_states_of_rows_read_alone(monkeypatch: pytest.MonkeyPatch):
@@ -268,15 +267,16 @@ def test_rows_read_together_have_the_states_of_rows_read_alone(monkeypatch: pyte
     model = tiny_gemma(layers=6, shape=Shape(head_dim=16, window=24))
     model.merge()
     laid = lay(together(rows_together()), "cpu")
-    assert laid.packing is not None
     with torch.no_grad():
-        states = model(laid.ids, laid.lengths, laid.packing)
-        for row, (group, shift) in zip(laid.rows, laid.places, strict=True):
+        states = model.continued(laid.catalogs, laid.lengths, laid.texts, laid.behind)
+        for i, row in enumerate(laid.rows):
+            group, beginning = int(laid.behind[i]), row.products[-1] + 1
             (apart,) = model(*padded([row.tokens], "cpu"))
-            beginning = row.products[-1] + 1
-            places = [p if p < beginning else p + shift for p in range(len(row.tokens))]
-            assert laid.ids[group, places].tolist() == list(row.tokens)
-            torch.testing.assert_close(states[group, places], apart, atol=1e-4, rtol=1e-4)
+            assert laid.catalogs[group, :beginning].tolist() == list(row.tokens[:beginning])
+            size = len(row.tokens) - beginning
+            assert laid.texts[i, :size].tolist() == list(row.tokens[beginning:])
+            found = torch.cat([states[0][group, :beginning], states[1][i, :size]])
+            torch.testing.assert_close(found, apart, atol=1e-4, rtol=1e-4)
 
 
 def test_rows_read_together_cost_what_they_cost_alone(monkeypatch: pytest.MonkeyPatch):
@@ -293,9 +293,3 @@ def test_rows_read_together_cost_what_they_cost_alone(monkeypatch: pytest.Monkey
             one.copy_(torch.randn(one.shape, generator=generator) / 8)
             other.copy_(one)
         assert packed.loss(model).item() == pytest.approx(apart.loss(model).item(), rel=1e-4)
-
-
-def test_rows_alone_need_no_mask():
-    laid = lay(alone(rows_together()), "cpu")
-    assert laid.packing is None
-    assert laid.places == tuple((number, 0) for number in range(5))

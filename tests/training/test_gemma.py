@@ -19,7 +19,6 @@ from tests.training.tiny_checkpoints import write_tiny_gemma  # noqa: E402
 from tests.training.tiny_gemma import VOCABULARY, tiny_gemma  # noqa: E402
 from training.gemma import (  # noqa: E402
     Gemma,
-    Packing,
     Shape,
     last_states,
     padded,
@@ -192,21 +191,20 @@ def test_what_is_no_checkpoint_of_a_gemma_is_refused(
 
 @pytest.mark.filterwarnings("ignore")  # torch warns of itself while it compiles
 def test_a_compiled_layer_learns_what_a_plain_one_learns():
-    """For any number and length of rows, packed ones too: as near to float32 as the plain layer is."""
+    """For any number and length of rows, and texts behind them: as near to float32 as the plain layer is."""
 
     def gradients(model: Gemma, rows: int, length: int, *, two: bool) -> list[torch.Tensor]:
         generator = torch.Generator().manual_seed(rows)
         ids = torch.randint(4, VOCABULARY, (rows, length), generator=generator)
         lengths = torch.full((rows,), length)
-        packing = None
-        if two:  # texts of four tokens behind what is left
-            places = torch.arange(length).repeat(rows, 1)
-            places[:, -4:] -= 4
-            parts = (places >= length - 8).long()
-            parts[:, -4:] = 2
-            packing = Packing(places, parts)
         model.merge(trainable=True)
-        (last_states(model(ids, lengths, packing), lengths) ** 3).sum().backward()
+        states = model(ids, lengths)
+        if two:  # and two texts behind each
+            texts = torch.randint(4, VOCABULARY, (2 * rows, 8), generator=generator)
+            states, behind = model.continued(ids, lengths, texts, torch.arange(rows).repeat(2))
+            (last_states(behind, torch.full((2 * rows,), 8)) ** 3).sum().backward()
+        else:
+            (last_states(states, lengths) ** 3).sum().backward()
         return model.collect()
 
     def distance(found: list[torch.Tensor], exact: list[torch.Tensor]) -> float:

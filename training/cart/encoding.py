@@ -32,6 +32,11 @@ class EncodedCart:
     wording: Floats | None = None
     """Features of the products' names (n, f), see :mod:`app.classification.wording`."""
 
+    @property
+    def beginning(self) -> int:
+        """Tokens of the catalog, and what stands before it."""
+        return self.products[-1] + 1
+
 
 def outcome_of(row: Mapping[str, Any]) -> str:
     """What the row's message means for the cart, as :data:`app.domain.CART_OUTCOMES` has it."""

@@ -9,11 +9,9 @@ import numpy as np
 import torch
 
 from training.cart.encoding import EncodedCart
-from training.gemma import Packing, padded
+from training.gemma import padded
 
-_EVEN = 16
-"""Lengths are padded to a multiple of this where texts are packed: masks are read in whole words."""
-
+_EVEN = 8
 _WINDOW = 32
 """Batches that are drawn together and cut by length."""
 
@@ -25,62 +23,53 @@ class CartGroup:
     rows: tuple[EncodedCart, ...]
 
     @property
-    def beginning(self) -> int:
-        """Tokens of the catalog, and what stands before it."""
-        return self.rows[0].products[-1] + 1
-
-    @property
     def length(self) -> int:
         """Tokens of all rows, those of the catalog once."""
-        return self.beginning + sum(len(row.tokens) - self.beginning for row in self.rows)
+        beginning = self.rows[0].beginning
+        return beginning + sum(len(row.tokens) - beginning for row in self.rows)
 
 
 def together(rows: Iterable[EncodedCart]) -> list[CartGroup]:
     """Rows with the same catalog as one group, in the order of their first."""
     groups: dict[tuple[int, ...], list[EncodedCart]] = {}
     for row in rows:
-        groups.setdefault(row.tokens[: row.products[-1] + 1], []).append(row)
+        groups.setdefault(row.tokens[: row.beginning], []).append(row)
     return [CartGroup(tuple(group)) for group in groups.values()]
 
 
 @dataclass(frozen=True, slots=True)
 class Laid:
-    """Groups as a batch. ``rows`` are all of them; ``places`` tells for each its group and its shift.
+    """A batch: catalogs (n, t) with their ``lengths``, and what stands ``behind`` them, ``texts`` (m, s).
 
-    A position of the row behind the catalog is found in its group's tokens the shift further on.
+    ``rows`` are those of the texts.
     """
 
-    ids: torch.Tensor
+    catalogs: torch.Tensor
     lengths: torch.Tensor
-    packing: Packing | None
+    texts: torch.Tensor
+    behind: torch.Tensor
     rows: tuple[EncodedCart, ...]
-    places: tuple[tuple[int, int], ...]
 
 
 def lay(groups: Sequence[CartGroup], device: torch.device | str) -> Laid:
-    """Groups of one row each are laid out plainly, so that attention needs no mask."""
     rows = tuple(row for group in groups for row in group.rows)
-    if len(rows) == len(groups):
-        ids, lengths = padded([row.tokens for row in rows], device)
-        return Laid(ids, lengths, None, rows, tuple((i, 0) for i in range(len(rows))))
-    longest = -(-max(group.length for group in groups) // _EVEN) * _EVEN
-    ids_, positions, parts = (np.zeros((len(groups), longest), np.int64) for _ in range(3))
-    places = []
-    for number, group in enumerate(groups):
-        at = beginning = group.beginning
-        ids_[number, :at] = group.rows[0].tokens[:at]
-        positions[number, :at] = np.arange(at)
-        for part, row in enumerate(group.rows, start=1):
-            end = at + len(row.tokens) - beginning
-            ids_[number, at:end] = row.tokens[beginning:]
-            positions[number, at:end] = np.arange(beginning, len(row.tokens))
-            parts[number, at:end] = part
-            places.append((number, at - beginning))
-            at = end
-        parts[number, at:] = len(group.rows) + 1  # padding sees the catalog and itself
-    packing = Packing(*(torch.from_numpy(t).to(device) for t in (positions, parts)))
-    lengths = torch.tensor([group.length for group in groups]).to(device)
-    return Laid(torch.from_numpy(ids_).to(device), lengths, packing, rows, tuple(places))
+    begun = [group.rows[0].beginning for group in groups]
+    behind = [number for number, group in enumerate(groups) for _ in group.rows]
+    catalogs = [group.rows[0].tokens[:end] for group, end in zip(groups, begun, strict=True)]
+    texts = [row.tokens[begun[number] :] for row, number in zip(rows, behind, strict=True)]
+    return Laid(
+        _even(catalogs).to(device),
+        torch.tensor(begun).to(device),
+        _even(texts).to(device),
+        torch.tensor(behind).to(device),
+        rows,
+    )
+
+
+def _even(rows: Sequence[Sequence[int]]) -> torch.Tensor:
+    """As :func:`training.gemma.padded`, up to a multiple of eight: masks are read in whole words."""
+    ids, _ = padded(rows, "cpu")
+    return torch.nn.functional.pad(ids, (0, -ids.shape[1] % _EVEN))
 
 
 def batches(groups: Sequence[CartGroup], size: int, seed: int) -> Iterator[list[CartGroup]]:

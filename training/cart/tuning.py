@@ -96,23 +96,25 @@ class CartObjective:
         drawn = next(self._batches)
         drawn = drawn[: max(1, _MOST_TOKENS // max(group.length for group in drawn))]
         laid = lay(drawn, self._device)
-        states = model(laid.ids, laid.lengths, laid.packing)
+        states = model.continued(laid.catalogs, laid.lengths, laid.texts, laid.behind)
         read = [i for i, row in enumerate(laid.rows) if row.answer < 0]
         told = [i for i, row in enumerate(laid.rows) if row.answer >= 0]
-        loss = states.new_zeros(())
+        loss = torch.zeros((), device=self._device)
         if read:
             loss = loss + self._slots_loss(states, laid, read) * len(read) / len(laid.rows)
         if told:
-            loss = loss + _answer_loss(model, states, laid, told) * len(told) / len(laid.rows)
+            loss = loss + _answer_loss(model, states[1], laid, told) * len(told) / len(laid.rows)
         return self._weight * loss
 
-    def _slots_loss(self, states: torch.Tensor, laid: Laid, read: Sequence[int]) -> torch.Tensor:
+    def _slots_loss(
+        self, states: tuple[torch.Tensor, torch.Tensor], laid: Laid, read: Sequence[int]
+    ) -> torch.Tensor:
         device = self._device
         batch = [laid.rows[i] for i in read]
-        given = _Read(batch, [laid.places[i][1] for i in read])
-        rows = torch.tensor([laid.places[i][0] for i in read], device=device)[:, None]
-        products = unit_states(states[rows, given.products.to(device)])
-        slots = unit_states(states[rows, given.slots.to(device)])
+        given = _Read(batch)
+        rows = torch.tensor(read, device=device)[:, None]
+        products = unit_states(states[0][laid.behind[rows], given.products.to(device)])
+        slots = unit_states(states[1][rows, given.slots.to(device)])
         names = given.wording.to(device)
         p, n = self._parameters, self._names
         pointer = (slots @ p["query"].T) @ (products @ p["key"].T).transpose(1, 2)
@@ -146,9 +148,9 @@ def _take_over(
 
 
 class _Read:
-    """Where products (n, most) and slots (n, s) stand in rows, and the names' features (n, most, f)."""
+    """Where products (n, most) stand in catalogs, slots (n, s) in texts; names' features (n, most, f)."""
 
-    def __init__(self, rows: Sequence[EncodedCart], shifts: Sequence[int]) -> None:
+    def __init__(self, rows: Sequence[EncodedCart]) -> None:
         most = max(2, *(len(row.products) for row in rows))
         products = np.zeros((len(rows), most), np.int64)
         missing = np.ones((len(rows), most), bool)
@@ -162,7 +164,7 @@ class _Read:
         self.products = torch.from_numpy(products)
         self.missing = torch.from_numpy(missing)
         self.wording = torch.from_numpy(names)
-        self.slots = torch.tensor([row.slots for row in rows]) + torch.tensor(shifts)[:, None]
+        self.slots = torch.tensor([[s - row.beginning for s in row.slots] for row in rows])
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,14 +208,16 @@ def _soft(logits: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
 def _answer_loss(
     model: Gemma, states: torch.Tensor, laid: Laid, told: Sequence[int]
 ) -> torch.Tensor:
-    """Cross-entropy of the JSON answer's tokens through the tied output layer."""
-    at = [(i, p) for i in told for p in range(laid.rows[i].answer, len(laid.rows[i].tokens))]
-    groups, places = zip(
-        *((laid.places[i][0], laid.places[i][1] + p - 1) for i, p in at), strict=True
-    )
-    logits = states[list(groups), list(places)].bfloat16() @ model.table.bfloat16().T
-    wanted = torch.tensor([laid.rows[i].tokens[p] for i, p in at], device=logits.device)
-    return F.cross_entropy(logits.float(), wanted)
+    """Cross-entropy of the JSON answer's tokens through the tied output layer; ``states`` of texts."""
+    rows, places, wanted = [], [], []
+    for i in told:
+        row = laid.rows[i]
+        for place in range(row.answer, len(row.tokens)):
+            rows.append(i)
+            places.append(place - 1 - row.beginning)
+            wanted.append(row.tokens[place])
+    logits = states[rows, places].bfloat16() @ model.table.bfloat16().T
+    return F.cross_entropy(logits.float(), torch.tensor(wanted, device=logits.device))
 
 
 @torch.no_grad()
