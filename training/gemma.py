@@ -229,7 +229,7 @@ class Gemma(torch.nn.Module):
     def _later_masks(
         self, longest: int, begun: torch.Tensor, places: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Near and far (m, 1, s, longest + s), for texts at ``places`` (m, s) behind ``begun`` (m,) tokens."""
+        """Near and far (m, 1, s, longest + s): texts at ``places`` (m, s) behind ``begun`` (m,) tokens."""
         before = torch.arange(longest, device=places.device).expand(len(places), -1)
         seen = torch.cat([before, places], 1)
         real = torch.cat([before < begun[:, None], torch.ones_like(places, dtype=torch.bool)], 1)

@@ -191,7 +191,7 @@ def test_what_is_no_checkpoint_of_a_gemma_is_refused(
 
 @pytest.mark.filterwarnings("ignore")  # torch warns of itself while it compiles
 def test_a_compiled_layer_learns_what_a_plain_one_learns():
-    """For any number and length of rows, and texts behind them: as near to float32 as the plain layer is."""
+    """For any number and length of rows, texts behind them too: as near to float32 as the plain one."""
 
     def gradients(model: Gemma, rows: int, length: int, *, two: bool) -> list[torch.Tensor]:
         generator = torch.Generator().manual_seed(rows)
