@@ -73,6 +73,19 @@ def test_names_are_learned_and_hold_for_other_products():
     assert pointed(begun, dev) < 0.3
 
 
+def test_what_is_fitted_goes_halfway_back_to_what_was_tuned():
+    """All heads, those that look at names too; what was tuned without them had none."""
+    fit = read_rows("heads", 128)
+    begun = with_wording(start())
+    whole, half = (
+        fit_cart_heads(start(), fit, FitConfig(epochs=1, share=share)) for share in (1.0, 0.5)
+    )
+    for name in ("query", "outcome_bias", "digit_rows"):
+        one, other = getattr(begun, name), getattr(whole, name)
+        np.testing.assert_allclose(getattr(half, name), (one + other) / 2, atol=1e-6)
+    np.testing.assert_allclose(half.wording.gate_rows, whole.wording.gate_rows / 2, atol=1e-6)
+
+
 def test_the_same_seed_fits_the_same():
     """A version can be made again."""
     fit = read_rows("heads", 128)
