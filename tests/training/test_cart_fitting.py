@@ -68,7 +68,7 @@ def test_names_are_learned_and_hold_for_other_products():
     """From states that mean nothing, the pointer learns to go by names, on products it never saw."""
     fit, dev = read_rows("heads", 1200), read_rows("dev", 150)
     begun = with_wording(start())
-    fitted = fit_cart_heads(start(), fit, FitConfig(epochs=8))
+    fitted = fit_cart_heads(start(), fit, FitConfig(epochs=8, share=1.0))
     assert pointed(fitted, dev) > 0.7
     assert pointed(begun, dev) < 0.3
 
