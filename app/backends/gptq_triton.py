@@ -16,7 +16,6 @@ import triton
 
 from app.backends.gptq_checkpoint import QuantisedMatrix
 from app.backends.triton_products import (
-    byte_gate_kernel,
     byte_kernel,
     byte_unpack_kernel,
     multiply_kernel,
@@ -131,39 +130,35 @@ class ByteLinear(TritonLinear):
         self.register_buffer("row_scales", matrix.scales.T.contiguous())
 
     def multiply(self, flat: torch.Tensor) -> torch.Tensor:
-        return self._product(flat, blocks_for(len(flat), self.rows), flat.dtype)[0]
+        return self._product(flat, self.rows, blocks_for(len(flat), self.rows))[0]
 
     def summands(self, states: torch.Tensor) -> torch.Tensor | None:
         """Parts (p, ..., rows) that add up to the product; None where that takes another step."""
         if not self._in_one_step(states):
             return None
         flat = states.reshape(-1, self.columns).contiguous()
-        blocks = blocks_for(len(flat), self.rows, self.columns)
-        found = self._product(flat, blocks, torch.float32 if blocks.parts > 1 else flat.dtype)
-        return found.view(blocks.parts, *states.shape[:-1], self.rows)
+        found = self._product(flat, self.rows, blocks_for(len(flat), self.rows, self.columns))
+        return found.view(-1, *states.shape[:-1], self.rows)
 
     def gated(self, states: torch.Tensor) -> torch.Tensor | None:
         """The product's first half, by GELU, times its second; None where that takes another step."""
         if not self._in_one_step(states):
             return None
         flat, half = states.reshape(-1, self.columns).contiguous(), self.rows // 2
-        out = torch.empty(len(flat), half, dtype=flat.dtype, device=flat.device)
-        blocks = blocks_for(len(flat), half, gate=True)
-        byte_gate_kernel[_grid(blocks, len(flat), half)](
-            flat, self.codes, self.scales, out, len(flat), self.rows, self.columns,
-            GROUP=self.group_size, **_constants(blocks, self.group_size),
-        )  # fmt: skip
-        return out.view(*states.shape[:-1], half)
+        found = self._product(flat, half, blocks_for(len(flat), half, gate=True))
+        return found.view(*states.shape[:-1], half)
 
     def _in_one_step(self, states: torch.Tensor) -> bool:
         return self.order is None and self.bias is None and self._few(states)
 
-    def _product(self, flat: torch.Tensor, blocks: Blocks, dtype: torch.dtype) -> torch.Tensor:
-        """(parts, m, rows)"""
-        out = torch.empty(blocks.parts, len(flat), self.rows, dtype=dtype, device=flat.device)
-        byte_kernel[_grid(blocks, len(flat), self.rows)](
-            flat, self.codes, self.scales, out, len(flat), self.rows, self.columns,
-            GROUP=self.group_size, PARTS=blocks.parts, **_constants(blocks, self.group_size),
+    def _product(self, flat: torch.Tensor, width: int, blocks: Blocks) -> torch.Tensor:
+        """(parts, m, width), several parts in float32; of half the matrix' rows, gated."""
+        m, kind = len(flat), flat.dtype if blocks.parts == 1 else torch.float32
+        out = torch.empty(blocks.parts, m, width, dtype=kind, device=flat.device)
+        byte_kernel[_grid(blocks, m, width)](
+            flat, self.codes, self.scales, out, m, self.rows, self.columns,
+            GROUP=self.group_size, PARTS=blocks.parts, GATE=width < self.rows,
+            **_constants(blocks, self.group_size),
         )  # fmt: skip
         return out
 

@@ -120,56 +120,35 @@ def byte_kernel(
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
     PARTS: tl.constexpr,
+    GATE: tl.constexpr,
 ) -> None:
     """States ``x`` (m, k) times signed ``codes`` (n, k): ``out`` (PARTS, m, n), whose sum is the product.
 
-    GROUP % BLOCK_K == 0, and the columns are split evenly.
+    GROUP % BLOCK_K == 0, and the columns are split evenly. With GATE the product's first half gates the
+    second, ``out`` is (1, m, n / 2), and PARTS is 1.
     """
+    width = n
+    if GATE:
+        width = n // 2
     part = k // PARTS
     begin = tl.program_id(2) * part
     rows = tl.program_id(1) * BLOCK_M + tl.arange(0, BLOCK_M)
     columns = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     steps = tl.arange(0, BLOCK_K)
     total = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
-    inside_m, inside_n = (rows < m)[:, None], columns < n
+    second = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
+    inside_m, inside_n = (rows < m)[:, None], columns < width
     for start in range(begin, begin + part, BLOCK_K):
         states = tl.load(x + rows[:, None] * k + (start + steps)[None, :], mask=inside_m, other=0.0)
         total += _byte_part(states, codes, scales, columns, inside_n, start, steps, n, k, GROUP)
-    where = out + (tl.program_id(2) * m + rows[:, None]) * n + columns[None, :]
+        if GATE:
+            second += _byte_part(
+                states, codes, scales, columns + width, inside_n, start, steps, n, k, GROUP
+            )
+    if GATE:
+        total = gated(total, second)
+    where = out + (tl.program_id(2) * m + rows[:, None]) * width + columns[None, :]
     tl.store(where, total.to(out.dtype.element_ty), mask=inside_m & inside_n[None, :])
-
-
-@triton.jit
-def byte_gate_kernel(
-    x,
-    codes,
-    scales,
-    out,
-    m,
-    n,
-    k,
-    GROUP: tl.constexpr,
-    BLOCK_M: tl.constexpr,
-    BLOCK_N: tl.constexpr,
-    BLOCK_K: tl.constexpr,
-) -> None:
-    """The first half of the product of :func:`byte_kernel` gates the second: ``out`` (m, n / 2)."""
-    half = n // 2
-    rows = tl.program_id(1) * BLOCK_M + tl.arange(0, BLOCK_M)
-    columns = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
-    steps = tl.arange(0, BLOCK_K)
-    first = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
-    second = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
-    inside_m, inside_n = (rows < m)[:, None], columns < half
-    for start in range(0, k, BLOCK_K):
-        states = tl.load(x + rows[:, None] * k + (start + steps)[None, :], mask=inside_m, other=0.0)
-        first += _byte_part(states, codes, scales, columns, inside_n, start, steps, n, k, GROUP)
-        second += _byte_part(
-            states, codes, scales, columns + half, inside_n, start, steps, n, k, GROUP
-        )
-    where = out + rows[:, None] * half + columns[None, :]
-    gate = gated(first, second).to(out.dtype.element_ty)
-    tl.store(where, gate, mask=inside_m & inside_n[None, :])
 
 
 @triton.jit

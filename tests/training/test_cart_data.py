@@ -149,9 +149,8 @@ def test_same_seed_same_rows(tmp_path):
     counts = dataset_counts(tmp_path / "one")
     assert counts["train"]["rows"] == 60
     catalogs = [tuple(row["catalog"]) for row in read_rows(tmp_path / "one" / "train.jsonl")]
-    assert (
-        len(set(catalogs)) < 15
-    )  # eight rows each where all kinds suit it, and they are neighbours
+    # Eight rows each where all kinds suit it, and they are neighbours.
+    assert len(set(catalogs)) < 15
     assert len([1 for _ in groupby(catalogs)]) == len(set(catalogs))
     assert counts["test"]["by_language"] == {"en": 8, "hr": 8, "es": 8}
 

@@ -10,7 +10,6 @@ import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -23,9 +22,6 @@ from app.classification.wording import Floats
 from app.domain import CART_OUTCOMES
 from training.cart.encoding import outcome_of
 from training.cart.reading import ReadRow, with_wording
-
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
 
 _STOP = SLOT_ACTIONS.index("stop")
 _IGNORED = -100
@@ -151,7 +147,9 @@ def between(start: CartHeads, end: CartHeads, share: float) -> CartHeads:
     assert start.wording is not None
     assert end.wording is not None
 
-    def on_the_way(one: DataclassInstance, other: DataclassInstance) -> dict[str, Floats]:
+    def on_the_way(
+        one: CartHeads | WordingHeads, other: CartHeads | WordingHeads
+    ) -> dict[str, Floats]:
         return {
             f.name: (1 - share) * getattr(one, f.name) + share * getattr(other, f.name)
             for f in fields(one)
