@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from app.classification.cart import CartHeads
+from app.classification.model_files import cart_heads, cart_tensors
 from app.errors import InputError
 from training.adapter_files import Adapter
 from training.tuning import Tuned
@@ -53,6 +55,16 @@ def average(
     return Tuned(
         adapter, [(np.asarray(r, np.float32), np.asarray(b, np.float32)) for r, b in heads]
     )
+
+
+def average_carts(parts: Sequence[tuple[float, CartHeads]]) -> CartHeads:
+    """Cart heads averaged as :func:`average` does heads of intents."""
+    total = sum(weight for weight, _ in parts)
+    mean: dict[str, Floats] = {}
+    for weight, heads in parts:
+        for name, tensor in cart_tensors(heads).items():
+            mean[name] = mean.get(name, np.float32(0)) + np.float32(weight / total) * tensor
+    return cart_heads(mean)
 
 
 def _check(results: Sequence[tuple[float, Tuned]]) -> None:

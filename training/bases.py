@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModel, AutoTokenizer, BitsAndBytesConfig, GgufConfig
+from transformers import AutoModel, AutoTokenizer, BitsAndBytesConfig
 from transformers.utils import logging as transformers_logging
 
 from app.artifacts.base_package import Progress, assemble_base, silent
@@ -76,6 +76,8 @@ def packaged_base(cache: Path, progress: Progress = silent, name: str = "gemma-3
 def as_checkpoint(gguf: Path, directory: Path) -> Path:
     """A GGUF file as a directory that ``transformers`` loads, dequantised once."""
     if not (directory / "complete").is_file():
+        from transformers import GgufConfig  # newer than what reads the directory needs
+
         shutil.rmtree(directory, ignore_errors=True)
         options: dict[str, Any] = {"gguf_file": gguf.name}
         model = AutoModel.from_pretrained(

@@ -8,7 +8,7 @@ names in a GGUF file, where norms already have their one added. Nothing is serve
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,7 +68,9 @@ class Gemma(torch.nn.Module):
     ``table`` (vocabulary, hidden) is the embedding. Frozen weights stay in float32, the work is done in
     bfloat16. ``compiled``: a layer is two compiled functions and its attention, for which the first steps
     take a minute longer; on a GPU the rest then takes half the time, for norms, rotations and gates are
-    computed without a way to memory and back for each.
+    computed without a way to memory and back for each. ``rounded`` takes the name and the values of a
+    matrix and answers what they will be where they are served: training sees that, and what it learns
+    goes to the values as they are.
     """
 
     def __init__(
@@ -82,6 +84,7 @@ class Gemma(torch.nn.Module):
         alpha: float = 2.0,
         seed: int = 0,
         compiled: bool = False,
+        rounded: Callable[[str, torch.Tensor], torch.Tensor] | None = None,
     ) -> None:
         super().__init__()
         self.shape = shape or Shape()
@@ -102,6 +105,7 @@ class Gemma(torch.nn.Module):
             self.factors.append(torch.nn.Parameter(a.to(table.device)))
             self.factors.append(torch.nn.Parameter(torch.zeros(out, rank, device=table.device)))
         self.merged: dict[str, torch.Tensor] = {}
+        self._rounded = rounded
         self._compiled = compiled
         self._before = torch.compile(_before) if compiled else _before
         self._after = torch.compile(_after) if compiled else _after
@@ -113,6 +117,8 @@ class Gemma(torch.nn.Module):
             if len(self.factors):
                 a, b = self.factors[2 * number].data, self.factors[2 * number + 1].data
                 weight = torch.addmm(weight, b, a, alpha=self.scale)
+            if trainable and self._rounded is not None:
+                weight = self._rounded(name, weight)
             self.merged[name] = weight.bfloat16().requires_grad_(trainable)
 
     def collect(self) -> list[torch.Tensor]:

@@ -255,7 +255,7 @@ def average(
     results: Annotated[
         list[str], typer.Argument(help="DIR=WEIGHT of each tuned run, twice or more.")
     ],
-    out: Annotated[Path, typer.Option(help="Directory for the result; carts' heads stay behind.")],
+    out: Annotated[Path, typer.Option(help="Directory for the result.")],
     rank: Annotated[int, typer.Option(min=1, help="Of the resulting adapter.")] = 80,
     importance: Annotated[
         Path | None, typer.Option(help="importance.safetensors of a version: tells what to cut.")
@@ -264,9 +264,10 @@ def average(
     """Average runs of `train-default` into one that generalises better (docs/decisions/0015)."""
     from app.backends.gguf_importance import read_importance
     from training.averaging import average as averaged
-    from training.tuned_files import read_tuned, write_tuned
+    from training.averaging import average_carts
+    from training.tuned_files import read_cart_heads, read_tuned, write_cart_heads, write_tuned
 
-    parts = []
+    parts, carts = [], []
     for result in results:
         directory, _, weight = result.rpartition("=")
         try:
@@ -277,7 +278,11 @@ def average(
         if tuned is None:
             raise InputError(f"{directory}: no result of a finished run is there")
         parts.append((share, tuned))
+        heads = read_cart_heads(Path(directory))
+        carts += [] if heads is None else [(share, heads)]
     squared = None if importance is None else read_importance(importance)
+    if len(carts) == len(parts):
+        write_cart_heads(out, average_carts(carts))
     write_tuned(out, averaged(parts, rank, squared))
     console.print(f"{out}: the average of {len(parts)} runs", highlight=False)
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +16,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from app.artifacts.base_package import Progress
+from app.artifacts.base_package import Progress, silent
 from app.classification.cart import CartHeads
 from app.classification.head import Head
 from app.classification.model_files import HEAD, cart_heads
@@ -25,13 +26,14 @@ from training.adapter_files import Adapter, read_adapter
 from training.bases import Base, Tokeniser
 from training.cart.dataset import write_dataset
 from training.cart.encoding import CartEncoder, EncodedCart
-from training.cart.packing import together
+from training.cart.packing import CartGroup, together
 from training.cart.renaming import rename, stems_of
 from training.cart.tuning import CartObjective
-from training.examples import LANGUAGES, read_rows
+from training.examples import LANGUAGES, read_rows, read_seeds
 from training.gemma import Gemma, read_checkpoint
 from training.joint import Message, Messages, Pool, first_rows, train
 from training.noise import noisy
+from training.rounding import Rounding
 from training.storefront import (
     CART_BATCH,
     CART_HELD_OUT,
@@ -44,7 +46,6 @@ from training.storefront import (
     Variant,
     composed_texts,
     label_sets,
-    own_messages,
     unlabelled_texts,
 )
 from training.teacher import packaged_teacher
@@ -80,25 +81,68 @@ def tune_default(
     ``start`` is a published version to go on from: its weights, its head and its cart heads. The result
     holds its adapter beside what was learned since.
     """
-    config = variant.tuning
-    torch.set_float32_matmul_precision("high")
-    sets = label_sets(data)
     tokeniser = Tokeniser(base, Prompt())
     tensors, table = read_checkpoint(base.directory / "model.safetensors", device)
-    heads = _first_heads(tokeniser, table, sets)
     before = None if start is None else read_start(start, variant.carts)
+    lessons = prepare(data, tokeniser, table, variant, before)
+    targets = packaged_teacher(cache, device, progress).embed(lessons.texts, progress)
+    groups = together(cart_rows(tokeniser, run / "cart", progress)) if variant.carts else None
+    tuned, carts = learn(
+        tensors, table, lessons, targets, groups, variant, before, device, progress=progress
+    )
+    if carts is not None:
+        write_cart_heads(run, carts)
+    write_tuned(run, tuned)
+    return tuned
+
+
+@dataclass(frozen=True, slots=True)
+class Lessons:
+    """Messages by pool, starting rows (labels, hidden) of each label set, texts for the teacher."""
+
+    pools: list[Pool]
+    heads: list[npt.NDArray[np.float32]]
+    texts: list[str]
+
+
+def prepare(
+    data: Path, tokeniser: Tokeniser, table: torch.Tensor, variant: Variant, before: Start | None
+) -> Lessons:
+    """What ``data`` and the project's own messages have to teach. ``table`` is the base's embedding."""
+    sets = label_sets(data)
+    heads = _first_heads(tokeniser, table, sets)
     if before is not None:
         heads[0] = before.head.rows
-        for name, (a, b) in before.adapter.items():
-            tensors[name] = tensors[name] + torch.from_numpy(b @ a).to(device)
     groups = group_texts(sets, heads, [*unlabelled_texts(data, sets), *composed_texts(sets)])
     texts = list(dict.fromkeys(t.text for group in groups.values() for t in group))
-    targets = packaged_teacher(cache, device, progress).embed(texts, progress)
     rows = {text: row for row, text in enumerate(texts)}
     pools = [
-        Pool(variant.shares[name], spelt(group, tokeniser, rows, config.seed))
+        Pool(variant.shares[name], spelt(group, tokeniser, rows, variant.tuning.seed))
         for name, group in groups.items()
     ]
+    return Lessons(pools, heads, texts)
+
+
+def learn(
+    tensors: dict[str, torch.Tensor],
+    table: torch.Tensor,
+    lessons: Lessons,
+    targets: npt.NDArray[np.float32],
+    groups: Sequence[CartGroup] | None,
+    variant: Variant,
+    before: Start | None,
+    device: str,
+    pace: Callable[[int], float] | None = None,
+    progress: Progress = silent,
+) -> tuple[Tuned, CartHeads | None]:
+    """Tune a base on from ``before``; ``targets`` are the teacher's embeddings of the lessons' texts.
+
+    The tensors of ``before`` are changed in place. ``pace`` is as in :func:`training.joint.train`.
+    """
+    torch.set_float32_matmul_precision("high")
+    config = variant.tuning
+    for name, (a, b) in (before.adapter if before is not None else {}).items():
+        tensors[name] += torch.from_numpy(b @ a).to(device)
     model = Gemma(
         tensors,
         table,
@@ -107,34 +151,33 @@ def tune_default(
         alpha=variant.scale,
         seed=config.seed,
         compiled=device.startswith("cuda"),
+        rounded=Rounding(variant.quantisation) if variant.rounded else None,
     )
+    first_bias = None if before is None else before.head.bias
+    messages = Messages(lessons.pools, lessons.heads, targets, config, device, first_bias)
     carts = [
         CartObjective(
-            together(rows),
+            rows,
             model.hidden,
             CART_BATCH,
             device,
             config.seed,
             start=None if before is None else before.carts,
         )
-        for rows in ([cart_rows(tokeniser, run / "cart", progress)] if variant.carts else [])
+        for rows in ([] if groups is None else [groups])
     ]
     tuned = train(
         model,
-        Messages(
-            pools, heads, targets, config, device, None if before is None else before.head.bias
-        ),
+        messages,
         carts,
         config,
         lambda done, total, loss: progress(f"tune (loss {loss:.2f})", done, total),
+        pace,
     )
     tuned = replace(tuned, heads=tuned.heads[:1])  # the other sets' labels have done their work
     if before is not None:
         tuned = replace(tuned, adapter=side_by_side(before.adapter, tuned.adapter))
-    for objective in carts:
-        write_cart_heads(run, objective.heads())
-    write_tuned(run, tuned)
-    return tuned
+    return tuned, carts[0].heads() if carts else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,23 +250,36 @@ def cart_rows(tokeniser: Tokeniser, directory: Path, progress: Progress) -> list
     """The generated training rows: some renamed, and of the simple ones some that answer in JSON."""
     if not (directory / "train.jsonl").is_file():
         write_dataset(directory, SEED, CART_ROWS, CART_HELD_OUT, CART_HELD_OUT, progress)
-    encoder = CartEncoder(tokeniser.plain, tokeniser.beginning, tokeniser.end)
-    stems = {language: stems_of(_words(language)) for language in LANGUAGES}
+    pupil = CartPupil(tokeniser)
     rng = random.Random(SEED)
     encoded = []
     for _, rows in groupby(read_rows(directory / "train.jsonl"), lambda row: row["catalog"]):
-        renaming, seed = rng.random() < RENAMED_SHARE, rng.random()
-        for written in rows:
-            # The same names in the whole catalog's rows, which are learned together.
-            names = random.Random(seed)
-            row = (renaming and rename(written, stems[written["language"]], names)) or written
-            simple = row["kind"] in ("single", "absent", "no_action")
-            encoded.append(encoder.encode(row, as_json=simple and rng.random() < JSON_SHARE))
+        encoded += pupil.encode(list(rows), rng)
     return encoded
 
 
+class CartPupil:
+    """Written rows as training reads them: some renamed, some with the paper's answer in JSON."""
+
+    def __init__(self, tokeniser: Tokeniser) -> None:
+        self._encoder = CartEncoder(tokeniser.plain, tokeniser.beginning, tokeniser.end)
+        self._stems = {language: stems_of(_words(language)) for language in LANGUAGES}
+
+    def encode(self, rows: Sequence[dict[str, Any]], rng: random.Random) -> list[EncodedCart]:
+        """Rows about one catalog. If it is renamed, all of them get the same names."""
+        renaming, seed = rng.random() < RENAMED_SHARE, rng.random()
+        encoded = []
+        for written in rows:
+            names, stems = random.Random(seed), self._stems[written["language"]]
+            row = (renaming and rename(written, stems, names)) or written
+            simple = row["kind"] in ("single", "absent", "no_action")
+            as_json = simple and rng.random() < JSON_SHARE
+            encoded.append(self._encoder.encode(row, as_json=as_json))
+        return encoded
+
+
 def _words(language: str) -> list[str]:
-    texts = (e.text.casefold() for e in own_messages() if e.language == language)
+    texts = (e.text.casefold() for e in read_seeds() if e.language == language)
     return sorted({word for text in texts for word in re.findall(r"[^\W\d_]+", text)})
 
 

@@ -84,6 +84,8 @@ class Variant:
     layers: tuple[int, ...] | None = None
     """Of the base, by its numbers; None: all."""
     quantisation: str = DEFAULT_QUANTISATION
+    rounded: bool = False
+    """Whether it is tuned with its weights rounded as they will be (:mod:`training.rounding`)."""
 
 
 DEFAULT = Variant(
@@ -92,6 +94,7 @@ DEFAULT = Variant(
     scale=2.0,
     shares={"own": 0.42, "shops": 0.19, "open": 0.13, "unlabelled": 0.26},
     tuning=JointConfig(steps=1200, seed=SEED),
+    rounded=True,
 )
 FAST = Variant(
     name="storefront-fast",

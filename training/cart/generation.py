@@ -19,6 +19,11 @@ SHARES: dict[Kind, float] = {
     "single": 0.46, "several": 0.2, "absent": 0.09, "no_action": 0.08, "adversarial": 0.14,
     "ambiguous": 0.03,
 }  # fmt: skip
+_TRAINED_SHARES: dict[Kind, float] = {
+    "single": 0.23, "several": 0.29, "absent": 0.2, "no_action": 0.1, "adversarial": 0.14,
+    "ambiguous": 0.04,
+}  # fmt: skip
+"""Of training rows: more of what is hard."""
 _PUTS_IN = ("a", "b", "c", "list")
 _LISTS = ("list", "rlist")
 _NEAR: dict[Split, float] = {"train": 0.6}
@@ -74,8 +79,9 @@ def generate_together(
 ) -> Iterator[CartRow]:
     """Rows about one catalog, as many of ``messages`` as it suits: cheap to read, for it is read once."""
     catalog = draw_catalog(language, split, rng)
+    shares = _TRAINED_SHARES if split == "train" else SHARES
     for _ in range(messages):
-        kind = rng.choices(tuple(SHARES), tuple(SHARES.values()))[0]
+        kind = rng.choices(tuple(shares), tuple(shares.values()))[0]
         for _ in range(_DRAWS):
             try:
                 yield _MAKERS[kind](_Draw(language, split, rng, catalog))

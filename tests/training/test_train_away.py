@@ -1,0 +1,109 @@
+"""What travels to a lent GPU and back arrives as it left."""
+
+from __future__ import annotations
+
+import pickle
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytestmark = [pytest.mark.train, pytest.mark.usefixtures("one_thread")]
+torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
+
+import train_away  # noqa: E402  # torch may be missing
+from safetensors.numpy import save_file  # noqa: E402
+
+from tests.training.test_averaging import cart  # noqa: E402
+from training.adapter_files import write_adapter  # noqa: E402
+from training.cart.encoding import EncodedCart  # noqa: E402
+from training.cart.packing import CartGroup  # noqa: E402
+from training.joint import Message, Pool  # noqa: E402
+from training.stage_one import Lessons  # noqa: E402
+from training.tuned_files import CART, read_cart_heads, read_tuned, write_cart_heads  # noqa: E402
+
+NAME = "blk.0.ffn_up.weight"
+
+
+def test_lessons_are_read_as_they_were_written(tmp_path: Path):
+    """Spellings of unlike lengths and numbers, messages without a label or a target, several pools."""
+    pools = [
+        Pool(0.75, [Message(((2, 7, 9), (2, 8)), 3, 1), Message(((2, 262_000),), -1, 0)]),
+        Pool(0.25, [Message(((5,), (6, 7), (8, 9, 10)), 0)]),
+    ]
+    heads = [np.full((2, 4), 0.5, np.float32), np.full((3, 4), -2, np.float32)]
+    lessons = Lessons(pools, heads, ["gdje je čaj", "tea"])
+    train_away._write_lessons(tmp_path / "lessons", lessons)
+    found = train_away._read_lessons(tmp_path / "lessons")
+    assert found.pools == pools
+    assert found.texts == lessons.texts
+    assert [head.tolist() for head in found.heads] == [head.tolist() for head in heads]
+
+
+def test_what_a_run_learned_is_laid_upon_where_it_began(tmp_path: Path):
+    """The adapter's change is the sum of both; heads are the run's."""
+    rng = np.random.default_rng(1)
+
+    def factors(rank: int) -> tuple[np.ndarray, np.ndarray]:
+        a, b = rng.normal(size=(rank, 6)), rng.normal(size=(5, rank))
+        return a.astype(np.float16).astype(np.float32), b.astype(np.float16).astype(np.float32)
+
+    first, new, other = factors(3), factors(2), "blk.1.ffn_up.weight"
+    start, fetched = tmp_path / "start", tmp_path / "fetched"
+    start.mkdir()
+    fetched.mkdir()
+    head = {"rows": np.ones((2, 8), np.float32), "bias": np.ones(2, np.float32)}
+    write_adapter(start / "adapter-1.safetensors", {NAME: first, other: first})
+    save_file(head, start / "head.safetensors")
+    write_cart_heads(start, cart(1))
+    write_adapter(fetched / "7-0-adapter.safetensors", {NAME: new})
+    write_adapter(fetched / "7-1-adapter.safetensors", {other: new})
+    save_file({name: 2 * array for name, array in head.items()}, fetched / "7-head.safetensors")
+    write_cart_heads(fetched, cart(2))
+    (fetched / CART).rename(fetched / f"7-{CART}")
+    train_away.take(fetched, 7, start, tmp_path / "run")
+    tuned = read_tuned(tmp_path / "run")
+    assert tuned is not None
+    for name in (NAME, other):
+        a, b = tuned.adapter[name]
+        expected = first[1] @ first[0] + new[1] @ new[0]
+        np.testing.assert_allclose(b @ a, expected, atol=0.05)
+    assert tuned.heads[0][0].tolist() == (2 * head["rows"]).tolist()
+    carts = read_cart_heads(tmp_path / "run")
+    assert carts is not None
+    assert np.array_equal(carts.query, cart(2).query)
+
+
+def test_rows_that_are_made_meanwhile_are_learned(tmp_path: Path):
+    """Whole files are read, each once; partial ones are not looked at."""
+    group = CartGroup((EncodedCart((1, 2), (1,), (), 0, (), wording=None),))
+    (tmp_path / "00000-1.pickle").write_bytes(pickle.dumps([group] * 3))
+    (tmp_path / "00001-1.partial").write_bytes(b"half")
+    groups: list[CartGroup] = []
+    ended = threading.Event()
+    thread = threading.Thread(target=train_away._follow, args=(tmp_path, groups, ended))
+    thread.start()
+    while len(groups) < 3:
+        assert thread.is_alive()
+    (tmp_path / "00001-2.pickle").write_bytes(pickle.dumps([group]))
+    while len(groups) < 4:
+        assert thread.is_alive()
+    ended.set()
+    thread.join(20)
+    assert groups == [group] * 4
+
+
+def test_the_clock_starts_when_compilers_are_done():
+    """The share of the run before its second step is none."""
+    clock = train_away._Clock(1000.0)
+    assert clock(0) < 1e-3
+    clock._began -= 400  # a compiler at work
+    assert clock(1) < 1e-3
+    clock._began -= 250
+    assert clock(2) == pytest.approx(0.25, abs=0.01)
+    assert clock.steps == 2

@@ -1,0 +1,469 @@
+"""Tunes the default model on from a published version, on a GPU that nothing can be fetched from.
+
+    python tools/train_away.py pack .gpu --data DATA    here: `small`, then the rest in parts
+    python tools/train_away.py unpack .gpu /tmp/away    there, once for each part that was carried
+    python tools/train_away.py rows /tmp/away           there, as soon as `small` is unpacked
+    python tools/train_away.py embed /tmp/away          there, when all is unpacked
+    python tools/train_away.py train /tmp/away OUT --seconds 1000    there; several, --seed each
+    python tools/train_away.py take OUT runs/NAME       here: a run as train-default leaves it
+
+What is learned, and how, is `train-default --start` (:mod:`training.stage_one`), but for the clock, which
+ends the run, and for cart rows, which other processes make while it learns. Of both embedding tables only
+the rows go over that messages and carts need; a cart row that would need another is not learned.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import lzma
+import os
+import pickle
+import random
+import re
+import shutil
+import sys
+import tarfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import torch
+from gguf import GGMLQuantizationType
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from app.artifacts.base_package import assemble_base
+from app.backends.gguf_file import GgufFile
+from app.backends.gguf_quantise import dequantise
+from app.classification.model_files import HEAD
+from app.classification.prompt import Prompt
+from training.adapter_files import ADAPTER, Adapter, read_adapter, write_adapter
+from training.bases import GEMMA_3_270M, Base, Tokeniser, packaged_base
+from training.cart.dataset import TOGETHER
+from training.cart.generation import generate_together
+from training.cart.packing import CartGroup, together
+from training.cart.phrasings import SLOT, read_phrasings
+from training.cart.validation import check_row
+from training.examples import LANGUAGES
+from training.gemma import read_checkpoint
+from training.joint import Message, Pool
+from training.stage_one import CartPupil, Lessons, learn, prepare, read_start, side_by_side
+from training.storefront import DEFAULT
+from training.teacher import FILES, LONGEST, TASK, Teacher, packaged_teacher
+from training.terminal import console
+from training.tuned_files import CART, write_cart_heads, write_tuned
+from training.tuning import Tuned
+
+TABLE = "token_embd.weight"
+SAMPLED = 10_000
+"""Catalogs that are made to see which pieces carts need."""
+GROUPS_A_FILE = 250
+CROATIAN = 1.4
+"""How much more often carts are Croatian, its weakest language."""
+FIRST_GROUPS = 6000
+"""Catalogs that must be there before training begins."""
+
+
+def pack(out: Path, data: Path, version: Path, part_bytes: int) -> None:
+    """``out/small`` and ``out/part-N``; the lessons in ``out/rest`` are not made again."""
+    cache = version.parents[1] / ".cache"
+    base = packaged_base(cache)
+    shutil.rmtree(out / "small", ignore_errors=True)
+    small, rest = out / "small", out / "rest"
+    (small / "tokeniser").mkdir(parents=True)
+    (rest / "start").mkdir(parents=True, exist_ok=True)
+    for path in base.directory.glob("tokenizer*"):
+        _squeeze(path, small / "tokeniser")
+    for name in ("adapter-1.safetensors", HEAD, CART):
+        shutil.copyfile(version / name, rest / "start" / name)
+    if not (rest / "lessons").is_dir():
+        _say("what there is to learn")
+        _, table = read_checkpoint(base.directory / "model.safetensors", "cpu")
+        tokeniser = Tokeniser(base, Prompt())
+        _write_lessons(
+            rest / "lessons", prepare(data, tokeniser, table, DEFAULT, read_start(version))
+        )
+    lessons = _read_lessons(rest / "lessons")
+    _say("which pieces carts need")
+    used = _cart_pieces(base.directory)
+    prompts = (way for pool in lessons.pools for m in pool.messages for way in m.spellings)
+    used.update(token for way in prompts for token in way)
+    np.save(small / "used.npy", np.array(sorted(used), np.int32))
+    _say(f"{len(used)} pieces; the base")
+    _write_base(rest / "base.safetensors", GgufFile(assemble_base(GEMMA_3_270M, cache)), used)
+    _say("the teacher")
+    _write_teacher(rest / "teacher", cache, lessons.texts)
+    whole = io.BytesIO()
+    with tarfile.open(fileobj=whole, mode="w") as tar:
+        tar.add(rest, arcname=".")
+    content = whole.getvalue()
+    parts = range(0, len(content), part_bytes)
+    for stale in out.glob("part-*"):
+        shutil.rmtree(stale)
+    for number, start in enumerate(parts):
+        (out / f"part-{number}").mkdir()
+        part = content[start : start + part_bytes]
+        (out / f"part-{number}" / f"part-{number:02}.tar").write_bytes(part)
+    (small / "parts.json").write_text(json.dumps({"bytes": len(content)}))
+    _say(f"{len(content) / 1e6:.0f} MB in {len(parts)} parts")
+
+
+def _say(what: str) -> None:
+    console.print(f"{time.strftime('%H:%M:%S')} {what}", highlight=False)
+
+
+def _squeeze(path: Path, into: Path) -> None:
+    (into / f"{path.name}.xz").write_bytes(lzma.compress(path.read_bytes(), preset=3))
+
+
+def _write_lessons(directory: Path, lessons: Lessons) -> None:
+    """Token ids in one array, lengths of the spellings and how many each message has, in others."""
+    directory.mkdir()
+    messages = [m for pool in lessons.pools for m in pool.messages]
+    ways = [way for m in messages for way in m.spellings]
+    ids = np.fromiter((token for way in ways for token in way), np.uint32)
+    arrays = {
+        "ids": ids,
+        "lengths": np.array([len(way) for way in ways], np.uint16),
+        "spellings": np.array([len(m.spellings) for m in messages], np.uint8),
+        "labels": np.array([m.label for m in messages], np.int32),
+        "targets": np.array([m.target for m in messages], np.int32),
+        "shares": np.array([pool.share for pool in lessons.pools]),
+        "counts": np.array([len(pool.messages) for pool in lessons.pools]),
+        **{f"head-{n:03}": head.astype(np.float16) for n, head in enumerate(lessons.heads)},
+    }
+    np.savez_compressed(directory / "messages.npz", **arrays)  # type: ignore[arg-type]
+    texts = json.dumps(lessons.texts, ensure_ascii=False).encode()
+    (directory / "texts.json.xz").write_bytes(lzma.compress(texts, preset=3))
+
+
+def _read_lessons(directory: Path) -> Lessons:
+    stored = np.load(directory / "messages.npz")
+    ends = np.cumsum(stored["lengths"].astype(np.int64)).tolist()
+    ids = stored["ids"].tolist()
+    ways = iter([tuple(ids[a:b]) for a, b in zip([0, *ends], ends, strict=False)])
+    messages = [
+        Message(tuple(next(ways) for _ in range(count)), label, target)
+        for count, label, target in zip(
+            *(stored[name].tolist() for name in ("spellings", "labels", "targets")), strict=True
+        )
+    ]
+    pools, start = [], 0
+    for share, count in zip(stored["shares"].tolist(), stored["counts"].tolist(), strict=True):
+        pools.append(Pool(share, messages[start : start + count]))
+        start += count
+    heads = [stored[n].astype(np.float32) for n in sorted(stored.files) if n.startswith("head-")]
+    texts = json.loads(lzma.decompress((directory / "texts.json.xz").read_bytes()))
+    return Lessons(pools, heads, texts)
+
+
+def _cart_pieces(directory: Path) -> set[int]:
+    """Ids that a sample of generated rows takes, and every phrasing."""
+    with get_context("fork").Pool(os.cpu_count()) as pool:
+        each = SAMPLED // (os.cpu_count() or 1)
+        found = pool.starmap(
+            _pieces_of, [(directory, seed, each) for seed in range(os.cpu_count() or 1)]
+        )
+    plain = Tokeniser(Base(directory, GEMMA_3_270M, ""), Prompt()).plain
+    texts = [
+        re.sub(SLOT, "", phrasing.text)
+        for language in LANGUAGES
+        for phrasings in read_phrasings(language).values()
+        for phrasing in phrasings
+    ]
+    ways = {way for text in texts for way in (text, text.capitalize(), text.casefold())}
+    return set().union(*found, *map(plain, ways))
+
+
+def _pieces_of(directory: Path, seed: int, count: int) -> set[int]:
+    made = _groups(directory, f"pieces:{seed}")
+    return {token for _ in range(count) for row in next(made).rows for token in row.tokens}
+
+
+def _write_base(path: Path, file: GgufFile, used: set[int]) -> None:
+    """Tensors as they are stored, their types beside them; of the table only some rows."""
+    rows = np.array(sorted(used))
+    tensors, types = {}, {}
+    for name, info in file.tensors.items():
+        stored = file.rows(name, 0, info.rows)
+        tensors[name] = torch.from_numpy(np.array(stored[rows] if name == TABLE else stored))
+        types[name] = info.type.name
+    save_file(tensors, path, types)
+
+
+def _read_base(work: Path, device: str) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    """As :func:`training.gemma.read_checkpoint`; rows of the table that did not come are zeros."""
+    path = work / "base.safetensors"
+    with safe_open(path, "np") as stored:
+        types = stored.metadata()
+        tensors = {
+            name: torch.from_numpy(dequantise(stored.get_tensor(name), GGMLQuantizationType[kind]))
+            .squeeze(0)
+            .to(device)
+            for name, kind in types.items()
+        }
+    rows = tensors.pop(TABLE)
+    used = torch.from_numpy(np.load(work / "used.npy")).long().to(device)
+    table = torch.zeros(int(used.max()) + 1, rows.shape[1], device=device)
+    table[used] = rows
+    return tensors, table
+
+
+def _write_teacher(directory: Path, cache: Path, texts: Sequence[str]) -> None:
+    """Its matrices in 8 bits, a scale a row, and the rows of its table that the texts need."""
+    packaged_teacher(cache, "cpu")
+    source = next(path for path in cache.glob("teacher-*") if path.is_dir())
+    directory.mkdir(exist_ok=True)
+    _squeeze(source / "tokenizer.json", directory)
+    from tokenizers import Tokenizer
+
+    tokeniser = Tokenizer.from_file(str(source / "tokenizer.json"))
+    tokeniser.enable_truncation(LONGEST)
+    used: set[int] = set()
+    for start in range(0, len(texts), 10_000):
+        for encoded in tokeniser.encode_batch(
+            [TASK + text for text in texts[start : start + 10_000]]
+        ):
+            used.update(encoded.ids)
+    places = torch.tensor(sorted(used))
+    small: dict[str, torch.Tensor] = {"places": places.int()}
+    for file in FILES[:3]:
+        for name, stored in load_file(source / file).items():
+            tensor = stored.float()
+            if "embed_tokens" in name:
+                tensor = tensor[places]
+            if tensor.dim() < 2:
+                small[f"{file}|{name}"] = tensor
+                continue
+            scale = tensor.abs().amax(1).clamp(min=1e-8) / 127
+            small[f"{file}|{name}"] = (tensor / scale[:, None]).round().to(torch.int8)
+            small[f"{file}|{name}|scale"] = scale
+    save_file(small, directory / "small.safetensors")
+
+
+def _unfold_teacher(directory: Path) -> None:
+    small = load_file(directory / "small.safetensors")
+    places = small.pop("places").long()
+    files: dict[str, dict[str, torch.Tensor]] = {}
+    for key, stored in small.items():
+        file, name, *scale = key.split("|")
+        if scale:
+            continue
+        tensor = stored.float()
+        if tensor.dim() > 1:
+            tensor = (tensor * small[f"{key}|scale"][:, None]).bfloat16()
+        if "embed_tokens" in name:
+            table = torch.zeros(int(places.max()) + 1, tensor.shape[1], dtype=torch.bfloat16)
+            table[places] = tensor
+            tensor = table
+        files.setdefault(file, {})[name] = tensor
+    for file, tensors in files.items():
+        (directory / file).parent.mkdir(exist_ok=True)
+        save_file(tensors, directory / file)
+    (directory / "tokenizer.json").write_bytes(
+        lzma.decompress((directory / "tokenizer.json.xz").read_bytes())
+    )
+
+
+def unpack(carried: Path, work: Path) -> None:
+    """Collect what came in this call; when all of it is there, lay it out and ask the teacher."""
+    work.mkdir(parents=True, exist_ok=True)
+    for path in carried.glob("small/*"):
+        (shutil.copytree if path.is_dir() else shutil.copyfile)(path, work / path.name)
+    for path in work.glob("tokeniser/*.xz"):
+        path.with_suffix("").write_bytes(lzma.decompress(path.read_bytes()))
+        path.unlink()
+    for path in carried.glob("part-*/*.tar"):
+        shutil.copyfile(path, work / path.name)
+    parts = sorted(work.glob("part-*.tar"))
+    there, wanted = sum(p.stat().st_size for p in parts), (work / "parts.json").read_text()
+    if there < json.loads(wanted)["bytes"]:
+        _say(f"{there} of {json.loads(wanted)['bytes']} bytes have come")
+        return
+    whole = io.BytesIO(b"".join(path.read_bytes() for path in parts))
+    with tarfile.open(fileobj=whole) as tar:
+        tar.extractall(work, filter="data")
+    for path in parts:
+        path.unlink()
+    _unfold_teacher(work / "teacher")
+    (work / "complete").touch()
+    _say("all parts are unpacked")
+
+
+def embed(work: Path, device: str) -> None:
+    """The teacher's embeddings of all texts, for every run."""
+    texts = _read_lessons(work / "lessons").texts
+    targets = Teacher(work / "teacher", device).embed(texts, batch_size=512)
+    np.save(work / "targets.partial.npy", targets.astype(np.float16))
+    (work / "targets.partial.npy").replace(work / "targets.npy")
+
+
+def _groups(directory: Path, seed: str, used: set[int] | None = None) -> Iterator[CartGroup]:
+    """Rows by catalog, for ever; none with pieces beside ``used``."""
+    base = Base(directory, GEMMA_3_270M, "")
+    pupil = CartPupil(Tokeniser(base, Prompt()))
+    rng = random.Random(seed)  # noqa: S311
+    weights = [CROATIAN if language == "hr" else 1.0 for language in LANGUAGES]
+    while True:
+        (language,) = rng.choices(LANGUAGES, weights)
+        rows = [asdict(row) for row in generate_together(language, "train", rng, TOGETHER)]
+        encoded = pupil.encode([row for row in rows if not check_row(row)], rng)
+        kept = [row for row in encoded if used is None or used.issuperset(row.tokens)]
+        yield from together(kept)
+
+
+def make_rows(work: Path, workers: int, most: int, seed: int) -> None:
+    """Files of catalogs with their rows, by several processes, up to ``most`` catalogs."""
+    (work / "rows").mkdir(exist_ok=True)
+    with get_context("fork").Pool(workers) as pool:
+        pool.starmap(_make_rows, [(work, f"{seed}:{n}", most // workers) for n in range(workers)])
+
+
+def _make_rows(work: Path, seed: str, most: int) -> None:
+    used = set(np.load(work / "used.npy").tolist())
+    made = _groups(work / "tokeniser", seed, used)
+    for number in range(most // GROUPS_A_FILE):
+        content = [next(made) for _ in range(GROUPS_A_FILE)]
+        path = work / "rows" / f"{number:05}-{seed.replace(':', '-')}.pickle"
+        path.with_suffix(".partial").write_bytes(pickle.dumps(content))
+        path.with_suffix(".partial").replace(path)
+
+
+def _follow(directory: Path, groups: list[CartGroup], ended: threading.Event) -> None:
+    """Add what files come, until ``ended``."""
+    known: set[str] = set()
+    while not ended.is_set():
+        for path in sorted(directory.glob("*.pickle")):
+            if path.name not in known:
+                known.add(path.name)
+                groups += pickle.loads(path.read_bytes())  # noqa: S301 - written beside, by us
+                time.sleep(0.02)  # the thread that trains comes first
+        ended.wait(1.0)
+
+
+def train(work: Path, out: Path, seconds: float, seed: int, messages: int, device: str) -> None:
+    """One run, ``seconds`` from its first step; ``out`` gets what is new, in files that one call brings."""
+    groups: list[CartGroup] = []
+    ended = threading.Event()
+    threading.Thread(target=_follow, args=(work / "rows", groups, ended), daemon=True).start()
+    lessons = _read_lessons(work / "lessons")
+    before = read_start(work / "start")
+    tensors, table = _read_base(work, device)
+    while not (work / "targets.npy").is_file() or len(groups) < FIRST_GROUPS:
+        time.sleep(0.5)
+    targets = np.load(work / "targets.npy").astype(np.float32)
+    tuning = replace(DEFAULT.tuning, seed=seed, batch_size=messages)
+    clock = _Clock(seconds)
+    _say(f"{len(lessons.texts)} texts, {len(groups)} catalogs")
+    tuned, carts = learn(
+        tensors,
+        table,
+        lessons,
+        targets,
+        groups,
+        replace(DEFAULT, tuning=tuning),
+        before,
+        device,
+        clock,
+        lambda what, done, _: _say(f"{what}: {done} steps, {len(groups)} catalogs"),
+    )
+    ended.set()
+    _say(f"{clock.steps} steps")
+    assert carts is not None
+    out.mkdir(parents=True, exist_ok=True)
+    rank = {name: len(a) for name, (a, _) in before.adapter.items()}
+    new = {n: (a[rank[n] :], b[:, rank[n] :]) for n, (a, b) in tuned.adapter.items()}
+    names = sorted(new)
+    for half in (0, 1):
+        part = {name: new[name] for name in names[half::2]}
+        write_adapter(out / f"{seed}-{half}-{ADAPTER}", part)
+    ((rows, bias),) = tuned.heads
+    head = {"rows": torch.from_numpy(rows), "bias": torch.from_numpy(bias)}
+    save_file(head, out / f"{seed}-{HEAD}")
+    write_cart_heads(out, carts)
+    (out / CART).replace(out / f"{seed}-{CART}")
+
+
+class _Clock:
+    """Which share of the run is over, from its second step on: the first waits for compilers."""
+
+    def __init__(self, seconds: float) -> None:
+        self.steps = 0
+        self._seconds = seconds
+        self._began = 0.0
+
+    def __call__(self, step: int) -> float:
+        self.steps = step
+        if step < 2:
+            self._began = time.monotonic()
+        return (time.monotonic() - self._began) / self._seconds
+
+
+def take(fetched: Path, seed: int, version: Path, run: Path) -> None:
+    """What one run has learned, upon the version that it began at."""
+    new: Adapter = {}
+    for half in (0, 1):
+        new |= read_adapter(fetched / f"{seed}-{half}-{ADAPTER}")
+    adapter = side_by_side(read_start(version).adapter, new)
+    head = load_file(fetched / f"{seed}-{HEAD}")
+    run.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(fetched / f"{seed}-{CART}", run / CART)
+    write_tuned(run, Tuned(adapter, [(head["rows"].numpy(), head["bias"].numpy())]))
+
+
+def main() -> None:
+    """One of the commands above."""
+    given = _arguments()
+    match given.command:
+        case "pack":
+            pack(given.out, given.data, given.start, given.part_mb * 10**6)
+        case "unpack":
+            unpack(given.carried, given.work)
+        case "embed":
+            embed(given.work, given.device)
+        case "rows":
+            make_rows(given.work, given.workers, given.most, given.seed)
+        case "train":
+            train(given.work, given.out, given.seconds, given.seed, given.messages, given.device)
+        case "take":
+            take(given.fetched, given.seed, given.start, given.run)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    commands = parser.add_subparsers(dest="command", required=True)
+    found = {}
+    for name, *paths in (
+        ("pack", "out"), ("unpack", "carried", "work"), ("rows", "work"), ("embed", "work"),
+        ("train", "work", "out"), ("take", "fetched", "run"),
+    ):  # fmt: skip
+        found[name] = commands.add_parser(name)
+        for path in paths:
+            found[name].add_argument(path, type=Path)
+    found["pack"].add_argument("--data", type=Path, required=True)
+    found["pack"].add_argument("--part-mb", type=int, default=50)
+    found["rows"].add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 1) - 4))
+    found["rows"].add_argument("--most", type=int, default=200_000, help="Catalogs in all.")
+    found["train"].add_argument(
+        "--seconds", type=float, required=True, help="From its second step."
+    )
+    found["train"].add_argument("--messages", type=int, default=384, help="In each step.")
+    for name in ("pack", "take"):
+        found[name].add_argument("--start", type=Path, default=Path("model_store/storefront/1"))
+    for name in ("rows", "train", "take"):
+        found[name].add_argument("--seed", type=int, default=1)
+    for name in ("embed", "train"):
+        found[name].add_argument("--device", default="cuda")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,70 @@
+"""Weights rounded while they are tuned, as 4-bit files will have them.
+
+A tuned model that is quantised afterwards loses what depended on the digits that are cut. Tuned with
+its weights rounded in every step, while what is learned goes to the weights as they are (a
+straight-through estimate, Bengio et al. 2013; for language models LLM-QAT, Liu et al. 2023), it comes
+to depend on them less.
+"""
+
+from __future__ import annotations
+
+import torch
+from gguf import GGMLQuantizationType
+
+from app.backends.gguf_quantise import Quantisation
+
+CODES = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)
+"""The sixteen numbers of IQ4_NL, as llama.cpp has them (ggml-common.h, ``kvalues_iq4nl``)."""
+BLOCK = 32
+"""Numbers that share a scale."""
+_TRIES = 7
+"""Scales on either side of the plain one, as llama.cpp's quantiser tries."""
+_NOTHING = 1e-12
+"""In the place of a block's largest number where all are 0."""
+_KEPT = 100
+"""Uses of a matrix for which its scales stay: weights move little meanwhile."""
+
+
+class Rounding:
+    """Matrices (rows, columns) rounded to what ``quantisation`` stores them as; only IQ4_NL is rounded.
+
+    Other types of the recipe keep 8 bits or more, which no model notices. A block's scale is the one of
+    the least squared error, without the weights of columns that the real quantiser has.
+    """
+
+    def __init__(self, quantisation: str) -> None:
+        self._quantisation = Quantisation.parse(quantisation)
+        self._scales: dict[str, tuple[int, torch.Tensor]] = {}
+
+    def __call__(self, name: str, weight: torch.Tensor) -> torch.Tensor:
+        """``weight`` of the tensor ``name``, float32, as it would be read back."""
+        kind = self._quantisation.type_of(name, weight.shape[1])
+        if kind != GGMLQuantizationType.IQ4_NL:
+            return weight
+        blocks = weight.reshape(-1, BLOCK)
+        used, scale = self._scales.get(name, (_KEPT, weight))
+        if used >= _KEPT:
+            used, scale = 0, best_scales(blocks)
+        self._scales[name] = used + 1, scale
+        return (nearest(blocks / scale) * scale).view_as(weight)
+
+
+def nearest(numbers: torch.Tensor) -> torch.Tensor:
+    """The nearest of :data:`CODES` to each number."""
+    codes = torch.tensor(CODES, dtype=numbers.dtype, device=numbers.device)
+    between = (codes[1:] + codes[:-1]) / 2
+    return codes[torch.bucketize(numbers, between)]
+
+
+def best_scales(blocks: torch.Tensor) -> torch.Tensor:
+    """Scales (blocks, 1) under which blocks (blocks, 32) lose least; never 0."""
+    largest = blocks.gather(1, blocks.abs().argmax(1, keepdim=True))
+    largest = torch.where(largest == 0, torch.full_like(largest, _NOTHING), largest)
+    best, least = largest / CODES[0], torch.full_like(largest, torch.inf)
+    for number in range(-_TRIES, _TRIES + 1):
+        codes = nearest(blocks * ((CODES[0] + number) / largest))
+        scale = (codes * blocks).sum(1, keepdim=True) / (codes * codes).sum(1, keepdim=True)
+        lost = (blocks - codes * scale).square().sum(1, keepdim=True)
+        better = (lost < least) & (scale != 0)
+        best, least = torch.where(better, scale, best), torch.where(better, lost, least)
+    return best
