@@ -4,7 +4,7 @@
     python tools/train_away.py unpack .gpu /tmp/away    there, once for each part that was carried
     python tools/train_away.py rows /tmp/away           there, as soon as `small` is unpacked
     python tools/train_away.py embed /tmp/away          there, when all is unpacked
-    python tools/train_away.py train /tmp/away OUT --seconds 1000    there; several, --seed each
+    python tools/train_away.py train /tmp/away OUT --until TIME    there
     python tools/train_away.py take OUT runs/NAME       here: a run as train-default leaves it
 
 What is learned, and how, is `train-default --start` (:mod:`training.stage_one`), but for the clock, which
@@ -349,8 +349,16 @@ def _follow(directory: Path, groups: list[CartGroup], ended: threading.Event) ->
         ended.wait(1.0)
 
 
-def train(work: Path, out: Path, seconds: float, seed: int, messages: int, device: str) -> None:
-    """One run, ``seconds`` from its first step; ``out`` gets what is new, in files that one call brings."""
+def train(
+    work: Path,
+    out: Path,
+    until: float,
+    seed: int,
+    messages: int,
+    catalogs: int,
+    device: str,
+) -> None:
+    """One run that ends at the time ``until``; ``out`` gets what is new, in files that one call brings."""
     groups: list[CartGroup] = []
     ended = threading.Event()
     threading.Thread(target=_follow, args=(work / "rows", groups, ended), daemon=True).start()
@@ -361,7 +369,7 @@ def train(work: Path, out: Path, seconds: float, seed: int, messages: int, devic
         time.sleep(0.5)
     targets = np.load(work / "targets.npy").astype(np.float32)
     tuning = replace(DEFAULT.tuning, seed=seed, batch_size=messages)
-    clock = _Clock(seconds)
+    clock = _Clock(until)
     _say(f"{len(lessons.texts)} texts, {len(groups)} catalogs")
     tuned, carts = learn(
         tensors,
@@ -369,7 +377,7 @@ def train(work: Path, out: Path, seconds: float, seed: int, messages: int, devic
         lessons,
         targets,
         groups,
-        replace(DEFAULT, tuning=tuning),
+        replace(DEFAULT, tuning=tuning, catalogs=catalogs),
         before,
         device,
         clock,
@@ -395,16 +403,17 @@ def train(work: Path, out: Path, seconds: float, seed: int, messages: int, devic
 class _Clock:
     """Which share of the run is over, from its second step on: the first waits for compilers."""
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, until: float) -> None:
+        """``until`` as :func:`time.time` has it."""
         self.steps = 0
-        self._seconds = seconds
+        self._until = until
         self._began = 0.0
 
     def __call__(self, step: int) -> float:
         self.steps = step
         if step < 2:
-            self._began = time.monotonic()
-        return (time.monotonic() - self._began) / self._seconds
+            self._began = time.time()
+        return (time.time() - self._began) / max(1e-3, self._until - self._began)
 
 
 def take(fetched: Path, seed: int, version: Path, run: Path) -> None:
@@ -432,7 +441,8 @@ def main() -> None:
         case "rows":
             make_rows(given.work, given.workers, given.most, given.seed)
         case "train":
-            train(given.work, given.out, given.seconds, given.seed, given.messages, given.device)
+            size = given.messages, given.catalogs
+            train(given.work, given.out, given.until, given.seed, *size, given.device)
         case "take":
             take(given.fetched, given.seed, given.start, given.run)
 

@@ -8,6 +8,8 @@ to depend on them less.
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 from gguf import GGMLQuantizationType
 
@@ -51,9 +53,15 @@ class Rounding:
 
 def nearest(numbers: torch.Tensor) -> torch.Tensor:
     """The nearest of :data:`CODES` to each number."""
-    codes = torch.tensor(CODES, dtype=numbers.dtype, device=numbers.device)
-    between = (codes[1:] + codes[:-1]) / 2
-    return codes[torch.bucketize(numbers, between)]
+    codes, between = _tables(numbers.device)
+    return codes[torch.bucketize(numbers, between, out_int32=True)]
+
+
+@cache
+def _tables(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """The codes, and the middles between them. Kept: a copy to a GPU waits for all that it has to do."""
+    codes = torch.tensor(CODES, dtype=torch.float32, device=device)
+    return codes, (codes[1:] + codes[:-1]) / 2
 
 
 def best_scales(blocks: torch.Tensor) -> torch.Tensor:

@@ -35,7 +35,6 @@ from training.joint import Message, Messages, Pool, first_rows, train
 from training.noise import noisy
 from training.rounding import Rounding
 from training.storefront import (
-    CART_BATCH,
     CART_HELD_OUT,
     CART_ROWS,
     DEFAULT,
@@ -159,7 +158,7 @@ def learn(
         CartObjective(
             rows,
             model.hidden,
-            CART_BATCH,
+            variant.catalogs,
             device,
             config.seed,
             start=None if before is None else before.carts,

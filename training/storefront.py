@@ -60,8 +60,6 @@ CART_TEXTS = 9000
 """Messages about carts that the teacher reads too, a language."""
 CART_ROWS = 120_000
 CART_HELD_OUT = 2400
-CART_BATCH = 48
-"""Catalogs, each with several rows (:mod:`training.cart.packing`)."""
 RENAMED_SHARE = 0.5
 """Of the cart rows, whose products get made-up names (:mod:`training.cart.renaming`)."""
 VOCABULARY: Path | None = HERE / "data" / "vocabulary.safetensors"
@@ -84,6 +82,8 @@ class Variant:
     layers: tuple[int, ...] | None = None
     """Of the base, by its numbers; None: all."""
     quantisation: str = DEFAULT_QUANTISATION
+    catalogs: int = 48
+    """In each step, each with several rows (:mod:`training.cart.packing`)."""
     rounded: bool = False
     """Whether it is tuned with its weights rounded as they will be (:mod:`training.rounding`)."""
 

@@ -166,12 +166,11 @@ def test_the_default_model_is_tuned_and_kept(
     base: Base, tmp_path: Path, few_carts: None, monkeypatch: pytest.MonkeyPatch
 ):
     """Every part together for two steps: only the storefront's head stays, the cart's beside it."""
-    monkeypatch.setattr(stage_one, "CART_BATCH", 8)
     monkeypatch.setattr(stage_one, "label_sets", lambda _data: SETS)
     monkeypatch.setattr(stage_one, "unlabelled_texts", lambda _data, _sets: UNLABELLED)
     monkeypatch.setattr(stage_one, "composed_texts", lambda _sets: [])
     monkeypatch.setattr(stage_one, "packaged_teacher", lambda *_: _Encoder())
-    short = replace(DEFAULT, tuning=JointConfig(steps=2, batch_size=16))
+    short = replace(DEFAULT, catalogs=8, tuning=JointConfig(steps=2, batch_size=16))
     tuned = stage_one.tune_default(
         base, tmp_path, tmp_path, tmp_path / "run", "cpu", lambda *_: None, short
     )

@@ -98,12 +98,16 @@ def test_rows_that_are_made_meanwhile_are_learned(tmp_path: Path):
     assert groups == [group] * 4
 
 
-def test_the_clock_starts_when_compilers_are_done():
-    """The share of the run before its second step is none."""
-    clock = train_away._Clock(1000.0)
-    assert clock(0) < 1e-3
-    clock._began -= 400  # a compiler at work
-    assert clock(1) < 1e-3
-    clock._began -= 250
-    assert clock(2) == pytest.approx(0.25, abs=0.01)
-    assert clock.steps == 2
+def test_the_clock_starts_when_compilers_are_done(monkeypatch: pytest.MonkeyPatch):
+    """Before its second step nothing of the run is over; all of it is when the time has come."""
+    now = [100.0]
+    monkeypatch.setattr(train_away.time, "time", lambda: now[0])
+    clock = train_away._Clock(1100.0)
+    assert clock(0) == 0
+    now[0] = 300.0  # a compiler at work
+    assert clock(1) == 0
+    now[0] = 500.0
+    assert clock(2) == pytest.approx(0.25)
+    now[0] = 1100.0
+    assert clock(3) == 1
+    assert clock.steps == 3
