@@ -442,6 +442,7 @@ def main() -> None:
             make_rows(given.work, given.workers, given.most, given.seed)
         case "train":
             size = given.messages, given.catalogs
+            size = given.messages, given.catalogs
             train(given.work, given.out, given.until, given.seed, *size, given.device)
         case "take":
             take(given.fetched, given.seed, given.start, given.run)
@@ -462,10 +463,9 @@ def _arguments() -> argparse.Namespace:
     found["pack"].add_argument("--part-mb", type=int, default=50)
     found["rows"].add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 1) - 4))
     found["rows"].add_argument("--most", type=int, default=200_000, help="Catalogs in all.")
-    found["train"].add_argument(
-        "--seconds", type=float, required=True, help="From its second step."
-    )
+    found["train"].add_argument("--until", type=float, required=True, help="Seconds since 1970.")
     found["train"].add_argument("--messages", type=int, default=384, help="In each step.")
+    found["train"].add_argument("--catalogs", type=int, default=48, help="In each step.")
     for name in ("pack", "take"):
         found[name].add_argument("--start", type=Path, default=Path("model_store/storefront/1"))
     for name in ("rows", "train", "take"):
