@@ -7,7 +7,7 @@ a row are unpacked in one step, and one layer's in 16 bits are all the memory th
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, TypeGuard, TypeVar
 
 import torch
 
@@ -15,7 +15,6 @@ MANY_STATES = 96
 """Above so many, of all rows together, a product with packed weights is the slower way (an H200)."""
 
 
-@runtime_checkable
 class Unpackable(Protocol):
     """A linear layer over ``codes`` (rows, columns) that uses ``plain`` weights while it has them.
 
@@ -58,7 +57,7 @@ class Unpacking:
         """None where some matrix cannot be unpacked, or a layer's have groups of unlike sizes."""
         found: list[list[Unpackable]] = []
         for matrices in layers:
-            packed = [matrix for matrix in matrices if isinstance(matrix, Unpackable)]
+            packed = [matrix for matrix in matrices if _is_unpackable(matrix)]
             groups = {matrix.codes.numel() / matrix.row_scales.numel() for matrix in packed}
             if len(packed) < len(matrices) or len(groups) != 1:
                 return None
@@ -79,6 +78,13 @@ class Unpacking:
             finally:
                 for matrix in matrices:
                     matrix.plain = None
+
+
+def _is_unpackable(matrix: Any) -> TypeGuard[Unpackable]:
+    """Asked of the object: from Python 3.12 on ``isinstance`` looks for a protocol's members in classes
+    alone, and a module's tensors are not there.
+    """
+    return all(hasattr(matrix, name) for name in ("plain", "codes", "row_scales", "unpack"))
 
 
 def _side_by_side(tensors: Sequence[torch.Tensor]) -> tuple[torch.Tensor, list[torch.Tensor]]:

@@ -152,10 +152,23 @@ def byte_kernel(
 
 
 @triton.jit
-def byte_unpack_kernel(codes, scales, out, count, GROUP: tl.constexpr, BLOCK: tl.constexpr) -> None:
-    """Plain weights of ``count`` signed ``codes``, GROUP of them in a row to a scale."""
-    place = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    inside = place < count
-    weights = tl.load(codes + place, mask=inside, other=0).to(tl.float32)
-    scale = tl.load(scales + place // GROUP, mask=inside, other=0.0).to(tl.float32)
-    tl.store(out + place, (weights * scale).to(out.dtype.element_ty), mask=inside)
+def byte_unpack_kernel(
+    codes,
+    scales,
+    out,
+    count,
+    GROUP: tl.constexpr,
+    WIDTH: tl.constexpr,
+    BLOCK: tl.constexpr,
+) -> None:
+    """Plain weights of signed ``codes``, GROUP of them in a row to a scale.
+
+    They are taken in ``count`` pieces of WIDTH, BLOCK at a time. GROUP % WIDTH == 0
+    """
+    piece = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    place = piece[:, None] * WIDTH + tl.arange(0, WIDTH)[None, :]
+    inside = piece < count
+    weights = tl.load(codes + place, mask=inside[:, None], other=0).to(tl.float32)
+    scale = tl.load(scales + piece * WIDTH // GROUP, mask=inside, other=0.0).to(tl.float32)
+    weights *= scale[:, None]
+    tl.store(out + place, weights.to(out.dtype.element_ty), mask=inside[:, None])
