@@ -43,6 +43,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from app.artifacts.base_package import assemble_base
 from app.backends.gguf_file import GgufFile
 from app.backends.gguf_quantise import dequantise
+from app.classification.cart import CartHeads
 from app.classification.model_files import HEAD
 from app.classification.prompt import Prompt
 from training.adapter_files import ADAPTER, Adapter, read_adapter, write_adapter
@@ -357,8 +358,10 @@ def train(
     messages: int,
     catalogs: int,
     device: str,
+    *,
+    rounded: bool = False,
 ) -> None:
-    """One run that ends at the time ``until``; ``out`` gets what is new, in files that one call brings."""
+    """One run that ends at the time ``until``; ``out`` gets what it has learned, meanwhile too."""
     groups: list[CartGroup] = []
     ended = threading.Event()
     threading.Thread(target=_follow, args=(work / "rows", groups, ended), daemon=True).start()
@@ -371,33 +374,49 @@ def train(
     tuning = replace(DEFAULT.tuning, seed=seed, batch_size=messages)
     clock = _Clock(until)
     _say(f"{len(lessons.texts)} texts, {len(groups)} catalogs")
-    tuned, carts = learn(
+
+    def write(tuned: Tuned, carts: CartHeads | None) -> None:
+        assert carts is not None
+        _write_result(out, seed, before.adapter, tuned, carts)
+        _say(f"kept after {clock.steps} steps")
+
+    learned = learn(
         tensors,
         table,
         lessons,
         targets,
         groups,
-        replace(DEFAULT, tuning=tuning, catalogs=catalogs),
+        replace(DEFAULT, tuning=tuning, catalogs=catalogs, rounded=rounded),
         before,
         device,
         clock,
         lambda what, done, _: _say(f"{what}: {done} steps, {len(groups)} catalogs"),
+        write,
     )
     ended.set()
-    _say(f"{clock.steps} steps")
-    assert carts is not None
-    out.mkdir(parents=True, exist_ok=True)
-    rank = {name: len(a) for name, (a, _) in before.adapter.items()}
-    new = {n: (a[rank[n] :], b[:, rank[n] :]) for n, (a, b) in tuned.adapter.items()}
+    write(*learned)
+
+
+def _write_result(out: Path, seed: int, before: Adapter, tuned: Tuned, carts: CartHeads) -> None:
+    """What a run has learned beyond ``before``, each file whole or not at all."""
+    partial = out.with_name(f"{out.name}.partial-{seed}")
+    partial.mkdir(parents=True, exist_ok=True)
+    new = {
+        n: (a[len(before[n][0]) :], b[:, len(before[n][0]) :])
+        for n, (a, b) in tuned.adapter.items()
+    }
     names = sorted(new)
     for half in (0, 1):
         part = {name: new[name] for name in names[half::2]}
-        write_adapter(out / f"{seed}-{half}-{ADAPTER}", part)
+        write_adapter(partial / f"{seed}-{half}-{ADAPTER}", part)
     ((rows, bias),) = tuned.heads
     head = {"rows": torch.from_numpy(rows), "bias": torch.from_numpy(bias)}
-    save_file(head, out / f"{seed}-{HEAD}")
-    write_cart_heads(out, carts)
-    (out / CART).replace(out / f"{seed}-{CART}")
+    save_file(head, partial / f"{seed}-{HEAD}")
+    write_cart_heads(partial, carts)
+    (partial / CART).replace(partial / f"{seed}-{CART}")
+    out.mkdir(exist_ok=True)
+    for path in sorted(partial.iterdir()):
+        path.replace(out / path.name)
 
 
 class _Clock:
@@ -443,7 +462,15 @@ def main() -> None:
         case "train":
             size = given.messages, given.catalogs
             size = given.messages, given.catalogs
-            train(given.work, given.out, given.until, given.seed, *size, given.device)
+            train(
+                given.work,
+                given.out,
+                given.until,
+                given.seed,
+                *size,
+                given.device,
+                rounded=given.rounded,
+            )
         case "take":
             take(given.fetched, given.seed, given.start, given.run)
 
@@ -466,6 +493,7 @@ def _arguments() -> argparse.Namespace:
     found["train"].add_argument("--until", type=float, required=True, help="Seconds since 1970.")
     found["train"].add_argument("--messages", type=int, default=384, help="In each step.")
     found["train"].add_argument("--catalogs", type=int, default=48, help="In each step.")
+    found["train"].add_argument("--rounded", action="store_true", help="See training/rounding.py.")
     for name in ("pack", "take"):
         found[name].add_argument("--start", type=Path, default=Path("model_store/storefront/1"))
     for name in ("rows", "train", "take"):

@@ -21,6 +21,8 @@ import torch.nn.functional as F
 from training.gemma import Gemma, last_states, padded
 from training.tuning import Progress, Tuned
 
+KEPT_EVERY = 200
+"""Steps after which a run hands out what it has learned so far."""
 _AT_ONCE = 4
 """Batches that are drawn together and cut by length, for less padding."""
 
@@ -186,11 +188,14 @@ def train(
     config: JointConfig,
     progress: Progress | None = None,
     pace: Callable[[int], float] | None = None,
+    keep: Callable[[Tuned], None] | None = None,
 ) -> Tuned:
     """Fit adapter and heads; ``model`` is left with the averaged weights merged.
 
     ``pace`` tells which share of the run is over before a step, by default that of ``config.steps``: on
-    a machine that is lent for minutes, the clock may set it.
+    a machine that is lent for minutes, the clock may set it. ``keep`` is given what the run has come to
+    every :data:`KEPT_EVERY` steps, for such a machine may be taken away; objectives hold their averages
+    meanwhile.
     """
     pace = pace or (lambda step: step / config.steps)
     objectives: list[Objective] = [messages, *others]
@@ -226,16 +231,27 @@ def train(
             torch._foreach_lerp_(average, [p.detach() for p in trained], 1.0 - decay)
         if progress and step % 50 == 0:
             progress(step, config.steps, float(sum(messages.last.values())))
-    with torch.no_grad():
-        for parameter, mean in zip(trained, average, strict=True):
-            parameter.copy_(mean)
+        if keep and step % KEPT_EVERY == 0:
+            _swap(trained, average)
+            keep(Tuned(adapter_of(model), messages.heads()))
+            _swap(trained, average)
+    _swap(trained, average)
     model.merge()
     return Tuned(adapter_of(model), messages.heads())
 
 
+@torch.no_grad()
+def _swap(some: Sequence[torch.Tensor], others: Sequence[torch.Tensor]) -> None:
+    """The numbers of each for those of the other."""
+    for one, other in zip(some, others, strict=True):
+        before = one.clone()
+        one.copy_(other)
+        other.copy_(before)
+
+
 def adapter_of(model: Gemma) -> dict[str, tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]:
     """LoRA factors by tensor name, the scale folded into the second."""
-    arrays = [p.detach().float().cpu().numpy() for p in model.factors]
+    arrays = [p.detach().float().cpu().numpy().copy() for p in model.factors]
     return {
         name: (arrays[2 * i], arrays[2 * i + 1] * np.float32(model.scale))
         for i, name in enumerate(model.names)

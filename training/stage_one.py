@@ -133,10 +133,11 @@ def learn(
     device: str,
     pace: Callable[[int], float] | None = None,
     progress: Progress = silent,
+    keep: Callable[[Tuned, CartHeads | None], None] | None = None,
 ) -> tuple[Tuned, CartHeads | None]:
     """Tune a base on from ``before``; ``targets`` are the teacher's embeddings of the lessons' texts.
 
-    The tensors of ``before`` are changed in place. ``pace`` is as in :func:`training.joint.train`.
+    ``tensors`` are changed in place. ``pace`` and ``keep`` are as in :func:`training.joint.train`.
     """
     torch.set_float32_matmul_precision("high")
     config = variant.tuning
@@ -165,6 +166,13 @@ def learn(
         )
         for rows in ([] if groups is None else [groups])
     ]
+
+    def result(tuned: Tuned) -> tuple[Tuned, CartHeads | None]:
+        tuned = replace(tuned, heads=tuned.heads[:1])  # the other sets' labels have done their work
+        if before is not None:
+            tuned = replace(tuned, adapter=side_by_side(before.adapter, tuned.adapter))
+        return tuned, carts[0].heads() if carts else None
+
     tuned = train(
         model,
         messages,
@@ -172,11 +180,9 @@ def learn(
         config,
         lambda done, total, loss: progress(f"tune (loss {loss:.2f})", done, total),
         pace,
+        None if keep is None else lambda so_far: keep(*result(so_far)),
     )
-    tuned = replace(tuned, heads=tuned.heads[:1])  # the other sets' labels have done their work
-    if before is not None:
-        tuned = replace(tuned, adapter=side_by_side(before.adapter, tuned.adapter))
-    return tuned, carts[0].heads() if carts else None
+    return result(tuned)
 
 
 @dataclass(frozen=True, slots=True)

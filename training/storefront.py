@@ -94,7 +94,6 @@ DEFAULT = Variant(
     scale=2.0,
     shares={"own": 0.42, "shops": 0.19, "open": 0.13, "unlabelled": 0.26},
     tuning=JointConfig(steps=1200, seed=SEED),
-    rounded=True,
 )
 FAST = Variant(
     name="storefront-fast",

@@ -19,6 +19,7 @@ from torch.optim.optimizer import (  # noqa: E402  # torch may be missing
 )
 
 from tests.training.tiny_gemma import HIDDEN, tiny_gemma  # noqa: E402
+from training import joint  # noqa: E402
 from training.gemma import Gemma, last_states, padded  # noqa: E402
 from training.joint import (  # noqa: E402
     JointConfig,
@@ -180,6 +181,28 @@ def test_the_moving_average_is_what_is_kept():
     for kept, wanted, last in zip(model.factors, mean, steps[-1], strict=True):
         torch.testing.assert_close(kept.detach(), wanted)
         assert not torch.equal(kept.detach(), last)
+
+
+def test_a_run_hands_out_what_it_has_so_far(monkeypatch: pytest.MonkeyPatch):
+    """As if it had ended there; handing out changes nothing of what follows."""
+    monkeypatch.setattr(joint, "KEPT_EVERY", 4)
+    handed: list[Any] = []
+    given = config(steps=10, learning_rate=3e-3)
+
+    def run(keep: Any = None, last: int = 10) -> Any:
+        def pace(step: int) -> float:
+            return 1.0 if step == last else step / 10
+
+        return train(tiny_gemma(), two_sets(given), [], given, pace=pace, keep=keep)
+
+    whole, watched_run, short = run(), run(handed.append), run(last=4)
+    assert len(handed) == 2
+    for name, (a, b) in whole.adapter.items():
+        for one, other in ((watched_run, (a, b)), (handed[0], short.adapter[name])):
+            assert np.array_equal(one.adapter[name][0], other[0])
+            assert np.array_equal(one.adapter[name][1], other[1])
+    assert np.array_equal(handed[0].heads[1][0], short.heads[1][0])
+    assert not np.array_equal(handed[0].heads[1][0], handed[1].heads[1][0])
 
 
 def test_a_pace_ends_the_run():

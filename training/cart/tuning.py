@@ -88,7 +88,7 @@ class CartObjective:
 
     def heads(self) -> CartHeads:
         def arrays(given: Mapping[str, torch.nn.Parameter]) -> dict[str, Floats]:
-            return {name: p.detach().float().cpu().numpy() for name, p in given.items()}
+            return {name: p.detach().float().cpu().numpy().copy() for name, p in given.items()}
 
         return CartHeads(**arrays(self._parameters), wording=WordingHeads(**arrays(self._names)))
 
