@@ -69,6 +69,7 @@ SAMPLED = 10_000
 GROUPS_A_FILE = 250
 CROATIAN = 1.4
 """How much more often carts are Croatian, its weakest language."""
+_PROFILED = 30
 FIRST_GROUPS = 6000
 """Catalogs that must be there before training begins."""
 
@@ -360,6 +361,7 @@ def train(
     device: str,
     *,
     rounded: bool = False,
+    profiled: bool = False,
 ) -> None:
     """One run that ends at the time ``until``; ``out`` gets what it has learned, meanwhile too."""
     groups: list[CartGroup] = []
@@ -389,7 +391,7 @@ def train(
         replace(DEFAULT, tuning=tuning, catalogs=catalogs, rounded=rounded),
         before,
         device,
-        clock,
+        _Profiled(clock) if profiled else clock,
         lambda what, done, _: _say(f"{what}: {done} steps, {len(groups)} catalogs"),
         write,
     )
@@ -433,6 +435,26 @@ class _Clock:
         if step < 2:
             self._began = time.time()
         return (time.time() - self._began) / max(1e-3, self._until - self._began)
+
+
+class _Profiled:
+    """A clock; what takes the time of three steps is printed."""
+
+    def __init__(self, clock: _Clock) -> None:
+        self._clock = clock
+        self._profile = torch.profiler.profile()
+
+    def __call__(self, step: int) -> float:
+        if step == _PROFILED:
+            self._profile.start()
+        elif step == _PROFILED + 3:
+            self._profile.stop()
+            found = self._profile.key_averages()
+            for time_ in ("self_device_time_total", "self_cpu_time_total"):
+                print(
+                    found.table(sort_by=time_, row_limit=25, max_name_column_width=70), flush=True
+                )
+        return self._clock(step)
 
 
 def take(fetched: Path, seed: int, version: Path, run: Path) -> None:
@@ -493,6 +515,9 @@ def _arguments() -> argparse.Namespace:
     found["train"].add_argument("--until", type=float, required=True, help="Seconds since 1970.")
     found["train"].add_argument("--messages", type=int, default=384, help="In each step.")
     found["train"].add_argument("--catalogs", type=int, default=48, help="In each step.")
+    found["train"].add_argument(
+        "--profile", action="store_true", help="Three steps, to the screen."
+    )
     found["train"].add_argument("--rounded", action="store_true", help="See training/rounding.py.")
     for name in ("pack", "take"):
         found[name].add_argument("--start", type=Path, default=Path("model_store/storefront/1"))

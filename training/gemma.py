@@ -62,6 +62,31 @@ class Shape:
     bidirectional: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class _Real:
+    """Where in padded rows (n, t) tokens stand, ``places`` (N,) of the rows in one: what lies between is
+    not worth computing.
+    """
+
+    places: torch.Tensor
+    rows: int
+    length: int
+
+    @staticmethod
+    def of(ids: torch.Tensor, lengths: torch.Tensor) -> _Real:
+        there = torch.arange(ids.shape[1], device=ids.device) < lengths[:, None]
+        return _Real(there.flatten().nonzero()[:, 0], *ids.shape)
+
+    def taken(self, padded: torch.Tensor) -> torch.Tensor:
+        """(n, t, ...) -> (N, ...)"""
+        return padded.flatten(0, 1)[self.places]
+
+    def spread(self, tokens: torch.Tensor) -> torch.Tensor:
+        """(N, ...) -> (n, t, ...), zeros in between."""
+        room = tokens.new_zeros(self.rows * self.length, *tokens.shape[1:])
+        return room.index_copy(0, self.places, tokens).unflatten(0, (self.rows, self.length))
+
+
 class Gemma(torch.nn.Module):
     """Token ids to states. ``layers`` picks some of the layers, by their numbers in the file.
 
@@ -133,47 +158,64 @@ class Gemma(torch.nn.Module):
         return found
 
     def forward(self, ids: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-        """States (n, t, hidden), float32, of right-padded ``ids`` (n, t) with ``lengths`` (n,)."""
-        x = self._embed(ids)
-        turns = {theta: self._turns(theta, ids.shape[1]) for theta in self._thetas}
-        self._any_shape(x, turns)
+        """States (n, t, hidden), float32, of right-padded ``ids`` (n, t) with ``lengths`` (n,).
+
+        Those of padding are zeros: only attention computes it.
+        """
+        real = _Real.of(ids, lengths)
+        x = self._embed(real.taken(ids))
+        turns = self._turns(
+            real.taken(torch.arange(ids.shape[1], device=ids.device).expand_as(ids))
+        )
+        self._any_size(x, turns)
         masks = self._masks(ids.shape[1], lengths)
         for place in range(len(self.layers)):
             matrices, norms, theta, mask = self._layer(place, masks)
-            q, k, v = self._before(x, matrices[:3], norms[:3], turns[theta], self.shape)
-            x = self._after(x, self._attend(q, k, v, mask), matrices[3:], norms[3:], self.shape)
-        return _norm(x, self._norms["output_norm.weight"], self.shape.eps)
+            seen = self._before(x, matrices[:3], norms[:3], turns[theta], self.shape)
+            q, k, v = map(real.spread, seen)
+            h = real.taken(self._attend(q, k, v, mask))
+            x = self._after(x, h, matrices[3:], norms[3:], self.shape)
+        return real.spread(self._last_norm(x))
 
     def continued(
-        self, ids: torch.Tensor, lengths: torch.Tensor, texts: torch.Tensor, behind: torch.Tensor
+        self,
+        ids: torch.Tensor,
+        lengths: torch.Tensor,
+        texts: torch.Tensor,
+        sizes: torch.Tensor,
+        behind: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """States of beginnings, as of :meth:`forward`, and of ``texts`` (m, s) that go on from them.
 
-        Text ``i`` stands ``behind[i]``, a row of ``ids``, and sees nothing else: many texts a beginning
-        are read for the price of one. Causal models only.
+        Text ``i``, of ``sizes[i]`` tokens, stands ``behind[i]``, a row of ``ids``, and sees nothing else:
+        many texts a beginning are read for the price of one. Causal models only.
         """
-        x, y = self._embed(ids), self._embed(texts)
+        real, later = _Real.of(ids, lengths), _Real.of(texts, sizes)
+        x, y = self._embed(real.taken(ids)), self._embed(later.taken(texts))
         longest, size = ids.shape[1], texts.shape[1]
-        turns, later = {}, {}
-        places = lengths[behind, None] + torch.arange(size, device=texts.device)
-        for theta in self._thetas:
-            cosine, sine = self._turns(theta, longest + size)
-            turns[theta] = cosine[:longest], sine[:longest]
-            later[theta] = cosine[places][:, None], sine[places][:, None]
-        self._any_shape(x, turns)
-        self._any_shape(y, later)
+        first = torch.arange(longest, device=ids.device).expand_as(ids)
+        places = lengths[behind, None] + torch.arange(size, device=ids.device)
+        turns, later_turns = self._turns(real.taken(first)), self._turns(later.taken(places))
+        self._any_size(x, turns)
+        self._any_size(y, later_turns)
         masks = self._masks(longest, lengths)
         later_masks = self._later_masks(longest, lengths[behind], places)
         for place in range(len(self.layers)):
             matrices, norms, theta, mask = self._layer(place, masks)
-            q, k, v = self._before(x, matrices[:3], norms[:3], turns[theta], self.shape)
-            x = self._after(x, self._attend(q, k, v, mask), matrices[3:], norms[3:], self.shape)
+            seen = self._before(x, matrices[:3], norms[:3], turns[theta], self.shape)
+            q, k, v = map(real.spread, seen)
+            h = real.taken(self._attend(q, k, v, mask))
+            x = self._after(x, h, matrices[3:], norms[3:], self.shape)
             mask = self._layer(place, later_masks)[-1]
-            q, *own = self._before(y, matrices[:3], norms[:3], later[theta], self.shape)
-            k, v = (torch.cat([old[behind], new], 2) for old, new in zip((k, v), own, strict=True))
-            y = self._after(y, self._attend(q, k, v, mask), matrices[3:], norms[3:], self.shape)
-        last = self._norms["output_norm.weight"]
-        return _norm(x, last, self.shape.eps), _norm(y, last, self.shape.eps)
+            seen = self._before(y, matrices[:3], norms[:3], later_turns[theta], self.shape)
+            q, *own = map(later.spread, seen)
+            k, v = (torch.cat([old[behind], new], 1) for old, new in zip((k, v), own, strict=True))
+            h = later.taken(self._attend(q, k, v, mask))
+            y = self._after(y, h, matrices[3:], norms[3:], self.shape)
+        return real.spread(self._last_norm(x)), later.spread(self._last_norm(y))
+
+    def _last_norm(self, x: torch.Tensor) -> torch.Tensor:
+        return _norm(x, self._norms["output_norm.weight"], self.shape.eps)
 
     @property
     def _thetas(self) -> tuple[float, float]:
@@ -182,21 +224,21 @@ class Gemma(torch.nn.Module):
     def _embed(self, ids: torch.Tensor) -> torch.Tensor:
         return F.embedding(ids, self.table).float() * math.sqrt(self.hidden)
 
-    def _turns(self, theta: float, length: int) -> tuple[torch.Tensor, torch.Tensor]:
-        return _rotation(length, self.shape.head_dim, theta, self.table.device)
+    def _turns(self, places: torch.Tensor) -> dict[float, tuple[torch.Tensor, torch.Tensor]]:
+        """Cosines and sines (n, 1, head_dim) of tokens at ``places`` (n,), by theta."""
+        size = self.shape.head_dim
+        return {theta: _rotation(places, size, theta) for theta in self._thetas}
 
-    def _any_shape(
+    def _any_size(
         self, x: torch.Tensor, turns: Mapping[float, tuple[torch.Tensor, torch.Tensor]]
     ) -> None:
-        """Rows and lengths are what the first batch is not to be compiled for alone."""
+        """The number of tokens is what the first batch is not to be compiled for alone."""
         if not self._compiled:
             return
         from torch._dynamo import maybe_mark_dynamic  # takes seconds to import
 
-        maybe_mark_dynamic(x, (0, 1))
-        for tables in turns.values():
-            for table in tables:
-                maybe_mark_dynamic(table, (0, 2) if table.dim() > 2 else 0)
+        for tensor in (x, *(table for tables in turns.values() for table in tables)):
+            maybe_mark_dynamic(tensor, 0)
 
     def _layer(
         self, place: int, masks: tuple[torch.Tensor | None, ...]
@@ -214,9 +256,12 @@ class Gemma(torch.nn.Module):
     def _attend(
         self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None
     ) -> torch.Tensor:
-        k, v = (heads.expand(-1, q.shape[1], -1, -1) for heads in (k, v))
+        """What queries (n, t, heads, size) see of keys and values (n, t', 1, size), like them."""
+        q, k, v = (part.transpose(1, 2) for part in (q, k, v))
+        k, v = (part.expand(-1, q.shape[1], -1, -1) for part in (k, v))
         causal = mask is None and not self.shape.bidirectional
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
+        seen = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
+        return seen.transpose(1, 2)
 
     def _masks(self, length: int, lengths: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         """For near and for far attention; None is plainly causal, which never looks at padding."""
@@ -303,16 +348,13 @@ def _before(
     turn: tuple[torch.Tensor, torch.Tensor],
     shape: Shape,
 ) -> tuple[torch.Tensor, ...]:
-    """Queries, keys and values (n, heads, t, size) of states (n, t, hidden): a layer up to its attention.
+    """Queries, keys and values (n, heads, size) of states (n, hidden): a layer up to its attention.
 
     Matrices and norms come in the order of :data:`MATRICES` and :data:`NORMS`.
     """
     attn_norm, q_norm, k_norm = norms
-    n, t, _ = x.shape
     h = _norm(x, attn_norm, shape.eps).bfloat16()
-    q, k, v = (
-        F.linear(h, weight).view(n, t, -1, shape.head_dim).transpose(1, 2) for weight in matrices
-    )
+    q, k, v = (F.linear(h, weight).view(len(x), -1, shape.head_dim) for weight in matrices)
     q = _turn(_norm(q, q_norm, shape.eps), turn).bfloat16()
     k = _turn(_norm(k, k_norm, shape.eps), turn).bfloat16()
     return q, k, v
@@ -325,11 +367,10 @@ def _after(
     norms: Sequence[torch.Tensor],
     shape: Shape,
 ) -> torch.Tensor:
-    """The rest of the layer, from what its attention has seen, ``h`` (n, heads, t, size)."""
+    """The rest of the layer, from what its attention has seen, ``h`` (n, heads, size)."""
     attn_output, ffn_gate, ffn_up, ffn_down = matrices
     post_attention_norm, ffn_norm, post_ffw_norm = norms
-    h = F.linear(h.transpose(1, 2).flatten(2), attn_output)
-    x = x + _norm(h, post_attention_norm, shape.eps)
+    x = x + _norm(F.linear(h.flatten(1), attn_output), post_attention_norm, shape.eps)
     h = _norm(x, ffn_norm, shape.eps).bfloat16()
     h = F.gelu(F.linear(h, ffn_gate), approximate="tanh") * F.linear(h, ffn_up)
     return x + _norm(F.linear(h, ffn_down), post_ffw_norm, shape.eps)
@@ -339,12 +380,10 @@ def _norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
     return F.rms_norm(x.float(), (len(weight),), weight, eps)
 
 
-def _rotation(
-    length: int, width: int, theta: float, device: torch.device
-) -> tuple[torch.Tensor, torch.Tensor]:
-    rates = theta ** (-torch.arange(0, width, 2, device=device, dtype=torch.float32) / width)
-    angles = torch.arange(length, device=device, dtype=torch.float32)[:, None] * rates
-    angles = torch.cat([angles, angles], dim=1)
+def _rotation(places: torch.Tensor, width: int, theta: float) -> tuple[torch.Tensor, torch.Tensor]:
+    steps = torch.arange(0, width, 2, device=places.device, dtype=torch.float32)
+    angles = places[:, None].float() * theta ** (-steps / width)
+    angles = torch.cat([angles, angles], dim=1)[:, None]
     return angles.cos(), angles.sin()
 
 

@@ -6,8 +6,8 @@ catalog; numbers are three digits, each a choice of ten. No text is generated.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from math import exp, log, log1p
 
 import numpy as np
@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from app.artifacts.manifest import CartSpec
 from app.classification.head import log_softmax, unit
+from app.classification.numbers import LARGEST
 from app.domain import CART_OUTCOMES, CartAction, CartDecision
 
 Floats = npt.NDArray[np.float32]
@@ -25,6 +26,8 @@ MAX_CANDIDATES = 5
 _STOP = SLOT_ACTIONS.index("stop")
 _REPEATED = 0.02
 """Of a product's probability: what the next best must have, or the product is meant again."""
+_SHARED = 0.05
+"""Of a number's: what the next best must have, or one that is told once is meant for several products."""
 _DIGITS = (3, 10)
 """Hundreds, tens and units, ten values each."""
 
@@ -73,8 +76,8 @@ class CartScores:
     action: Floats
     digits: Floats
     outcome: Floats
-    told: frozenset[int] = frozenset()
-    """Numbers in the message."""
+    told: Mapping[int, int] = field(default_factory=dict)
+    """Numbers in the message, and how often it tells each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,12 +124,12 @@ class CartHeads:
         slot_states: Floats,
         product_states: Floats,
         wording: Floats | None = None,
-        told: frozenset[int] = frozenset(),
+        told: Mapping[int, int] | None = None,
     ) -> CartScores:
         """Logits from states at the slot tokens (s, hidden) and at the ends of products (n, hidden).
 
         ``wording`` (n, f) are the products' features by name; they count where the heads know them.
-        ``told`` are the numbers that the message tells.
+        ``told`` are the numbers that the message tells, and how often.
         """
         slots, products = unit(slot_states), unit(product_states)
         scale = np.float32(1.0 / np.sqrt(len(self.query)))
@@ -141,7 +144,7 @@ class CartHeads:
             action=slots @ self.action_rows.T + self.action_bias,
             digits=digits.reshape(len(slots), *_DIGITS),
             outcome=outcome,
-            told=told,
+            told=told or {},
         )
 
     def decide(
@@ -151,7 +154,7 @@ class CartHeads:
         products: Sequence[str],
         calibration: CartCalibration | None = None,
         wording: Floats | None = None,
-        told: frozenset[int] = frozenset(),
+        told: Mapping[int, int] | None = None,
     ) -> CartDecision:
         """The decision on one message; ``products`` are the names behind ``product_states``."""
         scores = self.score(slot_states, product_states, wording, told)
@@ -210,9 +213,11 @@ def _slots(scores: CartScores, pointers: Floats, calibration: CartCalibration) -
             break
         acting.append(best)
     meant = different_products(pointers[: len(acting)])
-    for index, (best, product) in enumerate(zip(acting, meant, strict=True)):
-        quantity, share = most_probable_number(scores.digits[index], scores.told, calibration)
-        probability = float(actions[index, best]) * float(pointers[index, product]) * share
+    numbers = number_probabilities(scores.digits[: len(acting)], scores.told, calibration)
+    quantities = meant_numbers(numbers, scores.told)
+    for index, (best, product, quantity) in enumerate(zip(acting, meant, quantities, strict=True)):
+        probability = float(actions[index, best]) * float(pointers[index, product])
+        probability *= float(numbers[index, quantity - 1])
         yield _Slot(index, best, product, quantity, probability)
 
 
@@ -282,18 +287,35 @@ def _candidates(
     )
 
 
-def most_probable_number(
-    digits: Floats,
-    told: Iterable[int] = (),
-    calibration: CartCalibration | None = None,
-) -> tuple[int, float]:
-    """From digit logits (3, 10): the most probable number from 1 to 999, and its probability.
+def number_probabilities(
+    digits: Floats, told: Iterable[int], calibration: CartCalibration
+) -> Floats:
+    """Of the numbers from 1 to 999 (s, 999), from the digits' logits (s, 3, 10). Zero cannot be said."""
+    logits = [number_logits(slot, told, calibration) for slot in digits]
+    return np.exp(log_softmax(np.array(logits, np.float32).reshape(-1, LARGEST)))
 
-    Zero cannot be said; the probability is that among the other numbers.
+
+def meant_numbers(probabilities: Floats, told: Mapping[int, int]) -> list[int]:
+    """A number for each row of probabilities (s, 999), the surest row first.
+
+    One that the message tells is meant as often as it is told: "four pens and a glue stick" has one four.
+    It is meant again where nothing else comes near it (:data:`_SHARED`), as in "four of each".
     """
-    logits = number_logits(digits, told, calibration or CartCalibration())
-    best = int(logits.argmax())
-    return best + 1, float(np.exp(log_softmax(logits[None])[0, best]))
+    left = dict(told)
+    meant = [1] * len(probabilities)
+    for slot in np.argsort(-probabilities.max(axis=1), kind="stable").tolist():
+        row = probabilities[slot]
+        number = int(row.argmax()) + 1
+        if left.get(number, 1) < 1:
+            others = row.copy()
+            others[[used - 1 for used, count in left.items() if count < 1]] = 0
+            other = int(others.argmax()) + 1
+            if others[other - 1] >= _SHARED * row[number - 1]:
+                number = other
+        if number in left:
+            left[number] -= 1
+        meant[slot] = number
+    return meant
 
 
 def number_logits(digits: Floats, told: Iterable[int], calibration: CartCalibration) -> Floats:

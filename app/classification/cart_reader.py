@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from threading import Lock
@@ -77,8 +77,8 @@ class CartMessage:
     message: MarkedTokens
     size: int
     """Tokens that it will likely cost: those of the prefix only when that is not known yet."""
-    told: frozenset[int] = frozenset()
-    """Numbers in the message."""
+    told: Mapping[int, int] = field(default_factory=dict)
+    """Numbers in the message, and how often it tells each."""
     wording: Floats | None = field(default=None, compare=False)
     """Features (products, f) of :mod:`app.classification.wording`, where the heads ask for them."""
 

@@ -6,6 +6,7 @@ Which of them is a quantity is the model's to say; a quantity is seldom anything
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 
 from app.classification.ngrams import without_diacritics
@@ -62,9 +63,12 @@ def _values() -> dict[str, int]:
 _VALUES = _values()
 
 
-def numbers_in(message: str) -> frozenset[int]:
-    """All from 1 to 999, those in words as a whole ("twenty-five" is 25; "two dozen" is 2 and 24)."""
-    return frozenset(
+def numbers_in(message: str) -> Counter[int]:
+    """How often each from 1 to 999 is told.
+
+    Those in words are read as a whole: "twenty-five" is 25, "two dozen" are 2 and 24.
+    """
+    return Counter(
         n for n in _read(_TOKEN.findall(without_diacritics(message))) if 0 < n <= LARGEST
     )
 

@@ -14,7 +14,8 @@ from app.classification.cart import (
     CartScores,
     decide,
     different_products,
-    most_probable_number,
+    meant_numbers,
+    number_probabilities,
 )
 from app.classification.head import unit
 from app.domain import CART_OUTCOMES
@@ -116,14 +117,22 @@ def test_an_action_between_two_products_asks_back():
     assert not strict.actions[0].ambiguous
 
 
+def probabilities(
+    digits: np.ndarray,
+    told: dict[int, int] | None = None,
+    calibration: CartCalibration | None = None,
+) -> np.ndarray:
+    return number_probabilities(digits[None], told or {}, calibration or CartCalibration())[0]
+
+
 def test_zero_cannot_be_said():
     """Where every digit says zero, the likeliest other number is taken, by its share of the others."""
     digits = np.zeros((3, 10), np.float32)
     digits[:, 0] = 20
     digits[2, 4] = 15
-    number, share = most_probable_number(digits)
-    assert number == 4
-    assert share == pytest.approx(1, abs=0.01)
+    found = probabilities(digits)
+    assert found.argmax() + 1 == 4
+    assert found.max() == pytest.approx(1, abs=0.01)
 
 
 @given(st.integers(0, 2**31), st.floats(0.1, 30))
@@ -133,7 +142,9 @@ def test_the_most_probable_number_is_the_best_of_all(seed: int, scale: float):
     weights = np.exp(digits.astype(np.float64) - digits.max(axis=1, keepdims=True))
     odds = {n: weights[0, n // 100] * weights[1, n // 10 % 10] * weights[2, n % 10]
             for n in range(1, 1000)}  # fmt: skip
-    number, share = most_probable_number(digits)
+    found = probabilities(digits)
+    number, share = int(found.argmax()) + 1, float(found.max())
+    assert found.sum() == pytest.approx(1, rel=1e-3)
     assert odds[number] == pytest.approx(max(odds.values()), rel=1e-3)
     assert share == pytest.approx(max(odds.values()) / sum(odds.values()), rel=1e-2)
 
@@ -219,10 +230,44 @@ def test_a_number_that_is_told_is_preferred():
     digits = np.full((3, 10), -9, np.float32)
     digits[0, 3], digits[0, 5], digits[1, 6], digits[2, 2] = 2, 1, 9, 9
     leaning = CartCalibration(told_bonus=4.0, one_bonus=2.0)
-    assert most_probable_number(digits)[0] == 362
-    assert most_probable_number(digits, {562, 256}, leaning)[0] == 562
+    assert probabilities(digits).argmax() + 1 == 362
+    assert probabilities(digits, {562: 1, 256: 1}, leaning).argmax() + 1 == 562
     unsure = np.zeros((3, 10), np.float32)
-    assert most_probable_number(unsure, (), leaning)[0] == 1
+    assert probabilities(unsure, {}, leaning).argmax() + 1 == 1
+
+
+def rows_of(*choices: dict[int, float]) -> np.ndarray:
+    """Probabilities of numbers, a row a slot."""
+    rows = np.zeros((len(choices), 999), np.float32)
+    for row, choice in zip(rows, choices, strict=True):
+        for number, probability in choice.items():
+            row[number - 1] = probability
+    return rows
+
+
+def test_a_number_is_meant_as_often_as_it_is_told():
+    """The surest slot has it; the others take their next best, of those that are left."""
+    unsure, sure = {1: 0.66, 4: 0.34}, {1: 1.0}
+    assert meant_numbers(rows_of(unsure, sure), {1: 1, 4: 1}) == [4, 1]
+    assert meant_numbers(rows_of(unsure, sure), {1: 2, 4: 1}) == [1, 1]
+    assert meant_numbers(rows_of(unsure, sure), {4: 1}) == [1, 1], "1 needs no telling"
+    assert meant_numbers(rows_of({3: 0.8, 1: 0.2}, {3: 0.99}), {3: 1}) == [1, 3]
+    both = {7: 0.6, 5: 0.3, 1: 0.1}
+    assert meant_numbers(rows_of(both, {7: 0.9}, {5: 0.8}), {7: 1, 5: 1}) == [1, 7, 5]
+
+
+def test_a_number_may_be_meant_for_each():
+    """ "Four of each": where nothing else is thinkable, one telling is enough."""
+    four = {4: 0.99, 1: 0.01}
+    assert meant_numbers(rows_of(four, four, four), {4: 1}) == [4, 4, 4]
+
+
+def test_quantities_of_a_decision_are_shared_out():
+    """The message tells one 3: of two slots that both lean to it, the less sure one means 1."""
+    scores = told((ADD, 0, 3), (ADD, 1, 3))
+    scores.digits[1, 2, 1] = 11.0
+    assert [quantity for *_, quantity in said(replace(scores, told={3: 1}))] == [3, 1]
+    assert [quantity for *_, quantity in said(replace(scores, told={3: 2}))] == [3, 3]
 
 
 def test_names_count_by_the_gates():

@@ -171,7 +171,7 @@ class Watched:
     def __init__(self) -> None:
         self.shapes: list[tuple[int, int]] = []
 
-    def continued(self, ids: Any, lengths: Any, texts: Any, behind: Any) -> Any:
+    def continued(self, ids: Any, lengths: Any, texts: Any, *_: Any) -> Any:
         self.shapes.append((len(ids), ids.shape[1] + texts.shape[1]))
         return tuple(torch.ones(*t.shape, HIDDEN, requires_grad=True) for t in (ids, texts))
 
@@ -268,7 +268,7 @@ def test_rows_read_together_have_the_states_of_rows_read_alone(monkeypatch: pyte
     model.merge()
     laid = lay(together(rows_together()), "cpu")
     with torch.no_grad():
-        states = model.continued(laid.catalogs, laid.lengths, laid.texts, laid.behind)
+        states = model.continued(laid.catalogs, laid.lengths, laid.texts, laid.sizes, laid.behind)
         for i, row in enumerate(laid.rows):
             group, beginning = int(laid.behind[i]), row.products[-1] + 1
             (apart,) = model(*padded([row.tokens], "cpu"))

@@ -201,8 +201,9 @@ def test_a_compiled_layer_learns_what_a_plain_one_learns():
         states = model(ids, lengths)
         if two:  # and two texts behind each
             texts = torch.randint(4, VOCABULARY, (2 * rows, 8), generator=generator)
-            states, behind = model.continued(ids, lengths, texts, torch.arange(rows).repeat(2))
-            (last_states(behind, torch.full((2 * rows,), 8)) ** 3).sum().backward()
+            sizes, places = torch.full((2 * rows,), 8), torch.arange(rows).repeat(2)
+            states, behind = model.continued(ids, lengths, texts, sizes, places)
+            (last_states(behind, sizes) ** 3).sum().backward()
         else:
             (last_states(states, lengths) ** 3).sum().backward()
         return model.collect()

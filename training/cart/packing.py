@@ -39,7 +39,8 @@ def together(rows: Iterable[EncodedCart]) -> list[CartGroup]:
 
 @dataclass(frozen=True, slots=True)
 class Laid:
-    """A batch: catalogs (n, t) with their ``lengths``, and what stands ``behind`` them, ``texts`` (m, s).
+    """A batch: catalogs (n, t) with their ``lengths``, and what stands ``behind`` them, ``texts`` (m, s)
+    with their ``sizes``.
 
     ``rows`` are those of the texts.
     """
@@ -47,6 +48,7 @@ class Laid:
     catalogs: torch.Tensor
     lengths: torch.Tensor
     texts: torch.Tensor
+    sizes: torch.Tensor
     behind: torch.Tensor
     rows: tuple[EncodedCart, ...]
 
@@ -61,6 +63,7 @@ def lay(groups: Sequence[CartGroup], device: torch.device | str) -> Laid:
         _even(catalogs).to(device),
         torch.tensor(begun).to(device),
         _even(texts).to(device),
+        torch.tensor([len(text) for text in texts]).to(device),
         torch.tensor(behind).to(device),
         rows,
     )

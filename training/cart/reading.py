@@ -33,7 +33,7 @@ class ReadRow:
     slots: Halves
     products: Halves
     wording: Floats
-    told: frozenset[int]
+    told: Mapping[int, int]
 
     def scores(self, heads: CartHeads) -> CartScores:
         return heads.score(

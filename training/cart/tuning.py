@@ -96,7 +96,7 @@ class CartObjective:
         drawn = next(self._batches)
         drawn = drawn[: max(1, _MOST_TOKENS // max(group.length for group in drawn))]
         laid = lay(drawn, self._device)
-        states = model.continued(laid.catalogs, laid.lengths, laid.texts, laid.behind)
+        states = model.continued(laid.catalogs, laid.lengths, laid.texts, laid.sizes, laid.behind)
         read = [i for i, row in enumerate(laid.rows) if row.answer < 0]
         told = [i for i, row in enumerate(laid.rows) if row.answer >= 0]
         loss = torch.zeros((), device=self._device)
