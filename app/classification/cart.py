@@ -215,9 +215,10 @@ def _slots(scores: CartScores, pointers: Floats, calibration: CartCalibration) -
     meant = different_products(pointers[: len(acting)])
     numbers = number_probabilities(scores.digits[: len(acting)], scores.told, calibration)
     quantities = meant_numbers(numbers, scores.told)
-    for index, (best, product, quantity) in enumerate(zip(acting, meant, quantities, strict=True)):
-        probability = float(actions[index, best]) * float(pointers[index, product])
-        probability *= float(numbers[index, quantity - 1])
+    for index, (best, product, (quantity, share)) in enumerate(
+        zip(acting, meant, quantities, strict=True)
+    ):
+        probability = float(actions[index, best]) * float(pointers[index, product]) * share
         yield _Slot(index, best, product, quantity, probability)
 
 
@@ -295,26 +296,26 @@ def number_probabilities(
     return np.exp(log_softmax(np.array(logits, np.float32).reshape(-1, LARGEST)))
 
 
-def meant_numbers(probabilities: Floats, told: Mapping[int, int]) -> list[int]:
-    """A number for each row of probabilities (s, 999), the surest row first.
+def meant_numbers(probabilities: Floats, told: Mapping[int, int]) -> list[tuple[int, float]]:
+    """A number for each row of probabilities (s, 999), and its share of those that it could be.
 
     One that the message tells is meant as often as it is told: "four pens and a glue stick" has one four.
-    It is meant again where nothing else comes near it (:data:`_SHARED`), as in "four of each".
+    The surest row has the first choice. A number is meant again where nothing else comes near it
+    (:data:`_SHARED`), as in "four of each".
     """
     left = dict(told)
-    meant = [1] * len(probabilities)
+    meant = [(1, 0.0)] * len(probabilities)
     for slot in np.argsort(-probabilities.max(axis=1), kind="stable").tolist():
         row = probabilities[slot]
-        number = int(row.argmax()) + 1
-        if left.get(number, 1) < 1:
+        place = int(row.argmax())
+        if left.get(place + 1, 1) < 1:
             others = row.copy()
-            others[[used - 1 for used, count in left.items() if count < 1]] = 0
-            other = int(others.argmax()) + 1
-            if others[other - 1] >= _SHARED * row[number - 1]:
-                number = other
-        if number in left:
-            left[number] -= 1
-        meant[slot] = number
+            others[[number - 1 for number, count in left.items() if count < 1]] = 0
+            if others.max() >= _SHARED * row[place]:
+                row, place = others / others.sum(), int(others.argmax())
+        if place + 1 in left:
+            left[place + 1] -= 1
+        meant[slot] = place + 1, float(row[place])
     return meant
 
 

@@ -245,21 +245,35 @@ def rows_of(*choices: dict[int, float]) -> np.ndarray:
     return rows
 
 
+def numbers_of(probabilities: np.ndarray, told: dict[int, int]) -> list[int]:
+    return [number for number, _ in meant_numbers(probabilities, told)]
+
+
 def test_a_number_is_meant_as_often_as_it_is_told():
     """The surest slot has it; the others take their next best, of those that are left."""
     unsure, sure = {1: 0.66, 4: 0.34}, {1: 1.0}
-    assert meant_numbers(rows_of(unsure, sure), {1: 1, 4: 1}) == [4, 1]
-    assert meant_numbers(rows_of(unsure, sure), {1: 2, 4: 1}) == [1, 1]
-    assert meant_numbers(rows_of(unsure, sure), {4: 1}) == [1, 1], "1 needs no telling"
-    assert meant_numbers(rows_of({3: 0.8, 1: 0.2}, {3: 0.99}), {3: 1}) == [1, 3]
+    assert numbers_of(rows_of(unsure, sure), {1: 1, 4: 1}) == [4, 1]
+    assert numbers_of(rows_of(unsure, sure), {1: 2, 4: 1}) == [1, 1]
+    assert numbers_of(rows_of(unsure, sure), {4: 1}) == [1, 1], "1 needs no telling"
+    assert numbers_of(rows_of({3: 0.8, 1: 0.2}, {3: 0.99}), {3: 1}) == [1, 3]
     both = {7: 0.6, 5: 0.3, 1: 0.1}
-    assert meant_numbers(rows_of(both, {7: 0.9}, {5: 0.8}), {7: 1, 5: 1}) == [1, 7, 5]
+    assert numbers_of(rows_of(both, {7: 0.9}, {5: 0.8}), {7: 1, 5: 1}) == [1, 7, 5]
 
 
 def test_a_number_may_be_meant_for_each():
-    """ "Four of each": where nothing else is thinkable, one telling is enough."""
+    """Where nothing else is thinkable, one telling is enough: four of each."""
     four = {4: 0.99, 1: 0.01}
-    assert meant_numbers(rows_of(four, four, four), {4: 1}) == [4, 4, 4]
+    assert numbers_of(rows_of(four, four, four), {4: 1}) == [4, 4, 4]
+
+
+def test_a_number_is_as_sure_as_it_is_among_those_that_it_could_be():
+    """The one that another slot has is out of the question."""
+    (gave_way, share), (first, sure) = meant_numbers(
+        rows_of({3: 0.6, 1: 0.3, 2: 0.1}, {3: 0.9, 1: 0.1}), {3: 1}
+    )
+    assert (gave_way, first) == (1, 3)
+    assert share == pytest.approx(0.75)
+    assert sure == pytest.approx(0.9)
 
 
 def test_quantities_of_a_decision_are_shared_out():
