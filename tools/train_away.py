@@ -27,22 +27,30 @@ import sys
 import tarfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 import torch
-from gguf import GGMLQuantizationType
-from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+# Beside this script:
+from away_files import (
+    read_base,
+    read_lessons,
+    squeeze,
+    unfold_teacher,
+    write_base,
+    write_lessons,
+    write_teacher,
+)
+
 from app.artifacts.base_package import assemble_base
 from app.backends.gguf_file import GgufFile
-from app.backends.gguf_quantise import dequantise
 from app.classification.cart import CartHeads
 from app.classification.model_files import HEAD
 from app.classification.prompt import Prompt
@@ -55,15 +63,13 @@ from training.cart.phrasings import SLOT, read_phrasings
 from training.cart.validation import check_row
 from training.examples import LANGUAGES
 from training.gemma import read_checkpoint
-from training.joint import Message, Pool
-from training.stage_one import CartPupil, Lessons, learn, prepare, read_start, side_by_side
+from training.stage_one import CartPupil, learn, prepare, read_start, side_by_side
 from training.storefront import DEFAULT
-from training.teacher import FILES, LONGEST, TASK, Teacher, packaged_teacher
+from training.teacher import Teacher
 from training.terminal import console
 from training.tuned_files import CART, write_cart_heads, write_tuned
 from training.tuning import Tuned
 
-TABLE = "token_embd.weight"
 SAMPLED = 10_000
 """Catalogs that are made to see which pieces carts need."""
 GROUPS_A_FILE = 250
@@ -83,26 +89,26 @@ def pack(out: Path, data: Path, version: Path, part_bytes: int) -> None:
     (small / "tokeniser").mkdir(parents=True)
     (rest / "start").mkdir(parents=True, exist_ok=True)
     for path in base.directory.glob("tokenizer*"):
-        _squeeze(path, small / "tokeniser")
+        squeeze(path, small / "tokeniser")
     for name in ("adapter-1.safetensors", HEAD, CART):
         shutil.copyfile(version / name, rest / "start" / name)
     if not (rest / "lessons").is_dir():
         _say("what there is to learn")
         _, table = read_checkpoint(base.directory / "model.safetensors", "cpu")
         tokeniser = Tokeniser(base, Prompt())
-        _write_lessons(
+        write_lessons(
             rest / "lessons", prepare(data, tokeniser, table, DEFAULT, read_start(version))
         )
-    lessons = _read_lessons(rest / "lessons")
+    lessons = read_lessons(rest / "lessons")
     _say("which pieces carts need")
     used = _cart_pieces(base.directory)
     prompts = (way for pool in lessons.pools for m in pool.messages for way in m.spellings)
     used.update(token for way in prompts for token in way)
     np.save(small / "used.npy", np.array(sorted(used), np.int32))
     _say(f"{len(used)} pieces; the base")
-    _write_base(rest / "base.safetensors", GgufFile(assemble_base(GEMMA_3_270M, cache)), used)
+    write_base(rest / "base.safetensors", GgufFile(assemble_base(GEMMA_3_270M, cache)), used)
     _say("the teacher")
-    _write_teacher(rest / "teacher", cache, lessons.texts)
+    write_teacher(rest / "teacher", cache, lessons.texts)
     whole = io.BytesIO()
     with tarfile.open(fileobj=whole, mode="w") as tar:
         tar.add(rest, arcname=".")
@@ -120,51 +126,6 @@ def pack(out: Path, data: Path, version: Path, part_bytes: int) -> None:
 
 def _say(what: str) -> None:
     console.print(f"{time.strftime('%H:%M:%S')} {what}", highlight=False)
-
-
-def _squeeze(path: Path, into: Path) -> None:
-    (into / f"{path.name}.xz").write_bytes(lzma.compress(path.read_bytes(), preset=3))
-
-
-def _write_lessons(directory: Path, lessons: Lessons) -> None:
-    """Token ids in one array, lengths of the spellings and how many each message has, in others."""
-    directory.mkdir()
-    messages = [m for pool in lessons.pools for m in pool.messages]
-    ways = [way for m in messages for way in m.spellings]
-    ids = np.fromiter((token for way in ways for token in way), np.uint32)
-    arrays = {
-        "ids": ids,
-        "lengths": np.array([len(way) for way in ways], np.uint16),
-        "spellings": np.array([len(m.spellings) for m in messages], np.uint8),
-        "labels": np.array([m.label for m in messages], np.int32),
-        "targets": np.array([m.target for m in messages], np.int32),
-        "shares": np.array([pool.share for pool in lessons.pools]),
-        "counts": np.array([len(pool.messages) for pool in lessons.pools]),
-        **{f"head-{n:03}": head.astype(np.float16) for n, head in enumerate(lessons.heads)},
-    }
-    np.savez_compressed(directory / "messages.npz", **arrays)  # type: ignore[arg-type]
-    texts = json.dumps(lessons.texts, ensure_ascii=False).encode()
-    (directory / "texts.json.xz").write_bytes(lzma.compress(texts, preset=3))
-
-
-def _read_lessons(directory: Path) -> Lessons:
-    stored = np.load(directory / "messages.npz")
-    ends = np.cumsum(stored["lengths"].astype(np.int64)).tolist()
-    ids = stored["ids"].tolist()
-    ways = iter([tuple(ids[a:b]) for a, b in zip([0, *ends], ends, strict=False)])
-    messages = [
-        Message(tuple(next(ways) for _ in range(count)), label, target)
-        for count, label, target in zip(
-            *(stored[name].tolist() for name in ("spellings", "labels", "targets")), strict=True
-        )
-    ]
-    pools, start = [], 0
-    for share, count in zip(stored["shares"].tolist(), stored["counts"].tolist(), strict=True):
-        pools.append(Pool(share, messages[start : start + count]))
-        start += count
-    heads = [stored[n].astype(np.float32) for n in sorted(stored.files) if n.startswith("head-")]
-    texts = json.loads(lzma.decompress((directory / "texts.json.xz").read_bytes()))
-    return Lessons(pools, heads, texts)
 
 
 def _cart_pieces(directory: Path) -> set[int]:
@@ -190,91 +151,6 @@ def _pieces_of(directory: Path, seed: int, count: int) -> set[int]:
     return {token for _ in range(count) for row in next(made).rows for token in row.tokens}
 
 
-def _write_base(path: Path, file: GgufFile, used: set[int]) -> None:
-    """Tensors as they are stored, their types beside them; of the table only some rows."""
-    rows = np.array(sorted(used))
-    tensors, types = {}, {}
-    for name, info in file.tensors.items():
-        stored = file.rows(name, 0, info.rows)
-        tensors[name] = torch.from_numpy(np.array(stored[rows] if name == TABLE else stored))
-        types[name] = info.type.name
-    save_file(tensors, path, types)
-
-
-def _read_base(work: Path, device: str) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-    """As :func:`training.gemma.read_checkpoint`; rows of the table that did not come are zeros."""
-    path = work / "base.safetensors"
-    with safe_open(path, "np") as stored:
-        types = stored.metadata()
-        tensors = {
-            name: torch.from_numpy(dequantise(stored.get_tensor(name), GGMLQuantizationType[kind]))
-            .squeeze(0)
-            .to(device)
-            for name, kind in types.items()
-        }
-    rows = tensors.pop(TABLE)
-    used = torch.from_numpy(np.load(work / "used.npy")).long().to(device)
-    table = torch.zeros(int(used.max()) + 1, rows.shape[1], device=device)
-    table[used] = rows
-    return tensors, table
-
-
-def _write_teacher(directory: Path, cache: Path, texts: Sequence[str]) -> None:
-    """Its matrices in 8 bits, a scale a row, and the rows of its table that the texts need."""
-    packaged_teacher(cache, "cpu")
-    source = next(path for path in cache.glob("teacher-*") if path.is_dir())
-    directory.mkdir(exist_ok=True)
-    _squeeze(source / "tokenizer.json", directory)
-    from tokenizers import Tokenizer
-
-    tokeniser = Tokenizer.from_file(str(source / "tokenizer.json"))
-    tokeniser.enable_truncation(LONGEST)
-    used: set[int] = set()
-    for start in range(0, len(texts), 10_000):
-        for encoded in tokeniser.encode_batch(
-            [TASK + text for text in texts[start : start + 10_000]]
-        ):
-            used.update(encoded.ids)
-    places = torch.tensor(sorted(used))
-    small: dict[str, torch.Tensor] = {"places": places.int()}
-    for file in FILES[:3]:
-        for name, stored in load_file(source / file).items():
-            tensor = stored.float()
-            if "embed_tokens" in name:
-                tensor = tensor[places]
-            if tensor.dim() < 2:
-                small[f"{file}|{name}"] = tensor
-                continue
-            scale = tensor.abs().amax(1).clamp(min=1e-8) / 127
-            small[f"{file}|{name}"] = (tensor / scale[:, None]).round().to(torch.int8)
-            small[f"{file}|{name}|scale"] = scale
-    save_file(small, directory / "small.safetensors")
-
-
-def _unfold_teacher(directory: Path) -> None:
-    small = load_file(directory / "small.safetensors")
-    places = small.pop("places").long()
-    files: dict[str, dict[str, torch.Tensor]] = {}
-    for key, stored in small.items():
-        file, name, *scale = key.split("|")
-        if scale:
-            continue
-        tensor = stored.float()
-        if tensor.dim() > 1:
-            tensor = (tensor * small[f"{key}|scale"][:, None]).bfloat16()
-        if "embed_tokens" in name:
-            table = torch.zeros(int(places.max()) + 1, tensor.shape[1], dtype=torch.bfloat16)
-            table[places] = tensor
-            tensor = table
-        files.setdefault(file, {})[name] = tensor
-    for file, tensors in files.items():
-        (directory / file).parent.mkdir(exist_ok=True)
-        save_file(tensors, directory / file)
-    (directory / "tokenizer.json").write_bytes(
-        lzma.decompress((directory / "tokenizer.json.xz").read_bytes())
-    )
-
-
 def unpack(carried: Path, work: Path) -> None:
     """Collect what came in this call; when all of it is there, lay it out and ask the teacher."""
     work.mkdir(parents=True, exist_ok=True)
@@ -295,14 +171,14 @@ def unpack(carried: Path, work: Path) -> None:
         tar.extractall(work, filter="data")
     for path in parts:
         path.unlink()
-    _unfold_teacher(work / "teacher")
+    unfold_teacher(work / "teacher")
     (work / "complete").touch()
     _say("all parts are unpacked")
 
 
 def embed(work: Path, device: str) -> None:
     """The teacher's embeddings of all texts, for every run."""
-    texts = _read_lessons(work / "lessons").texts
+    texts = read_lessons(work / "lessons").texts
     targets = Teacher(work / "teacher", device).embed(texts, batch_size=512)
     np.save(work / "targets.partial.npy", targets.astype(np.float16))
     (work / "targets.partial.npy").replace(work / "targets.npy")
@@ -367,9 +243,9 @@ def train(
     groups: list[CartGroup] = []
     ended = threading.Event()
     threading.Thread(target=_follow, args=(work / "rows", groups, ended), daemon=True).start()
-    lessons = _read_lessons(work / "lessons")
+    lessons = read_lessons(work / "lessons")
     before = read_start(work / "start")
-    tensors, table = _read_base(work, device)
+    tensors, table = read_base(work, device)
     while not (work / "targets.npy").is_file() or len(groups) < FIRST_GROUPS:
         time.sleep(0.5)
     targets = np.load(work / "targets.npy").astype(np.float32)

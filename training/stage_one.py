@@ -155,17 +155,11 @@ def learn(
     )
     first_bias = None if before is None else before.head.bias
     messages = Messages(lessons.pools, lessons.heads, targets, config, device, first_bias)
-    carts = [
-        CartObjective(
-            rows,
-            model.hidden,
-            variant.catalogs,
-            device,
-            config.seed,
-            start=None if before is None else before.carts,
-        )
-        for rows in ([] if groups is None else [groups])
-    ]
+    start = None if before is None else before.carts
+    carts = []
+    if groups is not None:
+        size, seed = variant.catalogs, config.seed
+        carts = [CartObjective(groups, model.hidden, size, device, seed, start=start)]
 
     def result(tuned: Tuned) -> tuple[Tuned, CartHeads | None]:
         tuned = replace(tuned, heads=tuned.heads[:1])  # the other sets' labels have done their work

@@ -16,6 +16,7 @@ pytest.importorskip("transformers")
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
 
+import away_files  # noqa: E402  # torch may be missing
 import train_away  # noqa: E402  # torch may be missing
 from safetensors.numpy import save_file  # noqa: E402
 
@@ -38,8 +39,8 @@ def test_lessons_are_read_as_they_were_written(tmp_path: Path):
     ]
     heads = [np.full((2, 4), 0.5, np.float32), np.full((3, 4), -2, np.float32)]
     lessons = Lessons(pools, heads, ["gdje je čaj", "tea"])
-    train_away._write_lessons(tmp_path / "lessons", lessons)
-    found = train_away._read_lessons(tmp_path / "lessons")
+    away_files.write_lessons(tmp_path / "lessons", lessons)
+    found = away_files.read_lessons(tmp_path / "lessons")
     assert found.pools == pools
     assert found.texts == lessons.texts
     assert [head.tolist() for head in found.heads] == [head.tolist() for head in heads]
