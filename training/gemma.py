@@ -78,8 +78,11 @@ class _Real:
         return _Real(there.flatten().nonzero()[:, 0], *ids.shape)
 
     def taken(self, padded: torch.Tensor) -> torch.Tensor:
-        """(n, t, ...) -> (N, ...)"""
-        return padded.flatten(0, 1)[self.places]
+        """(n, t, ...) -> (N, ...)
+
+        Its gradient is added up in one go; that of an index in brackets is sorted first, on a GPU.
+        """
+        return padded.flatten(0, 1).index_select(0, self.places)
 
     def spread(self, tokens: torch.Tensor) -> torch.Tensor:
         """(N, ...) -> (n, t, ...), zeros in between."""
@@ -209,7 +212,10 @@ class Gemma(torch.nn.Module):
             mask = self._layer(place, later_masks)[-1]
             seen = self._before(y, matrices[:3], norms[:3], later_turns[theta], self.shape)
             q, *own = map(later.spread, seen)
-            k, v = (torch.cat([old[behind], new], 1) for old, new in zip((k, v), own, strict=True))
+            k, v = (
+                torch.cat([old.index_select(0, behind), new], 1)
+                for old, new in zip((k, v), own, strict=True)
+            )
             h = later.taken(self._attend(q, k, v, mask))
             y = self._after(y, h, matrices[3:], norms[3:], self.shape)
         return real.spread(self._last_norm(x)), later.spread(self._last_norm(y))
