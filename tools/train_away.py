@@ -19,17 +19,12 @@ import io
 import json
 import lzma
 import os
-import pickle
-import random
-import re
 import shutil
 import sys
 import tarfile
 import threading
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, replace
-from multiprocessing import get_context
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +43,7 @@ from away_files import (
     write_lessons,
     write_teacher,
 )
+from away_rows import cart_pieces, follow, make_rows
 
 from app.artifacts.base_package import assemble_base
 from app.backends.gguf_file import GgufFile
@@ -55,26 +51,16 @@ from app.classification.cart import CartHeads
 from app.classification.model_files import HEAD
 from app.classification.prompt import Prompt
 from training.adapter_files import ADAPTER, Adapter, read_adapter, write_adapter
-from training.bases import GEMMA_3_270M, Base, Tokeniser, packaged_base
-from training.cart.dataset import TOGETHER
-from training.cart.generation import generate_together
-from training.cart.packing import CartGroup, together
-from training.cart.phrasings import SLOT, read_phrasings
-from training.cart.validation import check_row
-from training.examples import LANGUAGES
+from training.bases import GEMMA_3_270M, Tokeniser, packaged_base
+from training.cart.packing import CartGroup
 from training.gemma import read_checkpoint
-from training.stage_one import CartPupil, learn, prepare, read_start, side_by_side
+from training.stage_one import learn, prepare, read_start, side_by_side
 from training.storefront import DEFAULT
 from training.teacher import Teacher
 from training.terminal import console
 from training.tuned_files import CART, write_cart_heads, write_tuned
 from training.tuning import Tuned
 
-SAMPLED = 10_000
-"""Catalogs that are made to see which pieces carts need."""
-GROUPS_A_FILE = 250
-CROATIAN = 1.4
-"""How much more often carts are Croatian, its weakest language."""
 _PROFILED = 30
 FIRST_GROUPS = 6000
 """Catalogs that must be there before training begins."""
@@ -101,7 +87,7 @@ def pack(out: Path, data: Path, version: Path, part_bytes: int) -> None:
         )
     lessons = read_lessons(rest / "lessons")
     _say("which pieces carts need")
-    used = _cart_pieces(base.directory)
+    used = cart_pieces(base.directory)
     prompts = (way for pool in lessons.pools for m in pool.messages for way in m.spellings)
     used.update(token for way in prompts for token in way)
     np.save(small / "used.npy", np.array(sorted(used), np.int32))
@@ -128,31 +114,8 @@ def _say(what: str) -> None:
     console.print(f"{time.strftime('%H:%M:%S')} {what}", highlight=False)
 
 
-def _cart_pieces(directory: Path) -> set[int]:
-    """Ids that a sample of generated rows takes, and every phrasing."""
-    with get_context("fork").Pool(os.cpu_count()) as pool:
-        each = SAMPLED // (os.cpu_count() or 1)
-        found = pool.starmap(
-            _pieces_of, [(directory, seed, each) for seed in range(os.cpu_count() or 1)]
-        )
-    plain = Tokeniser(Base(directory, GEMMA_3_270M, ""), Prompt()).plain
-    texts = [
-        re.sub(SLOT, "", phrasing.text)
-        for language in LANGUAGES
-        for phrasings in read_phrasings(language).values()
-        for phrasing in phrasings
-    ]
-    ways = {way for text in texts for way in (text, text.capitalize(), text.casefold())}
-    return set().union(*found, *map(plain, ways))
-
-
-def _pieces_of(directory: Path, seed: int, count: int) -> set[int]:
-    made = _groups(directory, f"pieces:{seed}")
-    return {token for _ in range(count) for row in next(made).rows for token in row.tokens}
-
-
 def unpack(carried: Path, work: Path) -> None:
-    """Collect what came in this call; when all of it is there, lay it out and ask the teacher."""
+    """Collect what came in this call; when all of it is there, lay it out."""
     work.mkdir(parents=True, exist_ok=True)
     for path in carried.glob("small/*"):
         (shutil.copytree if path.is_dir() else shutil.copyfile)(path, work / path.name)
@@ -184,49 +147,6 @@ def embed(work: Path, device: str) -> None:
     (work / "targets.partial.npy").replace(work / "targets.npy")
 
 
-def _groups(directory: Path, seed: str, used: set[int] | None = None) -> Iterator[CartGroup]:
-    """Rows by catalog, for ever; none with pieces beside ``used``."""
-    base = Base(directory, GEMMA_3_270M, "")
-    pupil = CartPupil(Tokeniser(base, Prompt()))
-    rng = random.Random(seed)  # noqa: S311
-    weights = [CROATIAN if language == "hr" else 1.0 for language in LANGUAGES]
-    while True:
-        (language,) = rng.choices(LANGUAGES, weights)
-        rows = [asdict(row) for row in generate_together(language, "train", rng, TOGETHER)]
-        encoded = pupil.encode([row for row in rows if not check_row(row)], rng)
-        kept = [row for row in encoded if used is None or used.issuperset(row.tokens)]
-        yield from together(kept)
-
-
-def make_rows(work: Path, workers: int, most: int, seed: int) -> None:
-    """Files of catalogs with their rows, by several processes, up to ``most`` catalogs."""
-    (work / "rows").mkdir(exist_ok=True)
-    with get_context("fork").Pool(workers) as pool:
-        pool.starmap(_make_rows, [(work, f"{seed}:{n}", most // workers) for n in range(workers)])
-
-
-def _make_rows(work: Path, seed: str, most: int) -> None:
-    used = set(np.load(work / "used.npy").tolist())
-    made = _groups(work / "tokeniser", seed, used)
-    for number in range(most // GROUPS_A_FILE):
-        content = [next(made) for _ in range(GROUPS_A_FILE)]
-        path = work / "rows" / f"{number:05}-{seed.replace(':', '-')}.pickle"
-        path.with_suffix(".partial").write_bytes(pickle.dumps(content))
-        path.with_suffix(".partial").replace(path)
-
-
-def _follow(directory: Path, groups: list[CartGroup], ended: threading.Event) -> None:
-    """Add what files come, until ``ended``."""
-    known: set[str] = set()
-    while not ended.is_set():
-        for path in sorted(directory.glob("*.pickle")):
-            if path.name not in known:
-                known.add(path.name)
-                groups += pickle.loads(path.read_bytes())  # noqa: S301 - written beside, by us
-                time.sleep(0.02)  # the thread that trains comes first
-        ended.wait(1.0)
-
-
 def train(
     work: Path,
     out: Path,
@@ -242,7 +162,7 @@ def train(
     """One run that ends at the time ``until``; ``out`` gets what it has learned, meanwhile too."""
     groups: list[CartGroup] = []
     ended = threading.Event()
-    threading.Thread(target=_follow, args=(work / "rows", groups, ended), daemon=True).start()
+    threading.Thread(target=follow, args=(work / "rows", groups, ended), daemon=True).start()
     lessons = read_lessons(work / "lessons")
     before = read_start(work / "start")
     tensors, table = read_base(work, device)

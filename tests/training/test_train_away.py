@@ -17,6 +17,7 @@ pytest.importorskip("transformers")
 sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
 
 import away_files  # noqa: E402  # torch may be missing
+import away_rows  # noqa: E402
 import train_away  # noqa: E402  # torch may be missing
 from safetensors.numpy import save_file  # noqa: E402
 
@@ -87,7 +88,7 @@ def test_rows_that_are_made_meanwhile_are_learned(tmp_path: Path):
     (tmp_path / "00001-1.partial").write_bytes(b"half")
     groups: list[CartGroup] = []
     ended = threading.Event()
-    thread = threading.Thread(target=train_away._follow, args=(tmp_path, groups, ended))
+    thread = threading.Thread(target=away_rows.follow, args=(tmp_path, groups, ended))
     thread.start()
     while len(groups) < 3:
         assert thread.is_alive()
