@@ -54,7 +54,7 @@ from training.adapter_files import ADAPTER, Adapter, read_adapter, write_adapter
 from training.bases import GEMMA_3_270M, Tokeniser, packaged_base
 from training.cart.packing import CartGroup
 from training.gemma import read_checkpoint
-from training.stage_one import learn, prepare, read_start, side_by_side
+from training.stage_one import learn, prepare, read_start
 from training.storefront import DEFAULT
 from training.teacher import Teacher
 from training.terminal import console
@@ -175,7 +175,7 @@ def train(
 
     def write(tuned: Tuned, carts: CartHeads | None) -> None:
         assert carts is not None
-        _write_result(out, seed, before.adapter, tuned, carts)
+        _write_result(out, seed, tuned, carts)
         _say(f"kept after {clock.steps} steps")
 
     learned = learn(
@@ -195,18 +195,14 @@ def train(
     write(*learned)
 
 
-def _write_result(out: Path, seed: int, before: Adapter, tuned: Tuned, carts: CartHeads) -> None:
-    """What a run has learned beyond ``before``, each file whole or not at all."""
+def _write_result(out: Path, seed: int, tuned: Tuned, carts: CartHeads) -> None:
+    """What a run has come to, each file whole or not at all; the adapter in two: large files stay there."""
     partial = out.with_name(f"{out.name}.partial-{seed}")
     partial.mkdir(parents=True, exist_ok=True)
-    new = {
-        n: (a[len(before[n][0]) :], b[:, len(before[n][0]) :])
-        for n, (a, b) in tuned.adapter.items()
-    }
-    names = sorted(new)
+    names = sorted(tuned.adapter)
     for half in (0, 1):
-        part = {name: new[name] for name in names[half::2]}
-        write_adapter(partial / f"{seed}-{half}-{ADAPTER}", part)
+        part = {name: tuned.adapter[name] for name in names[half::2]}
+        write_adapter(partial / f"{seed}-{half}-{ADAPTER}", part, eight_bits=True)
     ((rows, bias),) = tuned.heads
     head = {"rows": torch.from_numpy(rows), "bias": torch.from_numpy(bias)}
     save_file(head, partial / f"{seed}-{HEAD}")
@@ -253,12 +249,11 @@ class _Profiled:
         return self._clock(step)
 
 
-def take(fetched: Path, seed: int, version: Path, run: Path) -> None:
-    """What one run has learned, upon the version that it began at."""
-    new: Adapter = {}
+def take(fetched: Path, seed: int, run: Path) -> None:
+    """One run's result as ``train-default`` leaves it."""
+    adapter: Adapter = {}
     for half in (0, 1):
-        new |= read_adapter(fetched / f"{seed}-{half}-{ADAPTER}")
-    adapter = side_by_side(read_start(version).adapter, new)
+        adapter |= read_adapter(fetched / f"{seed}-{half}-{ADAPTER}")
     head = load_file(fetched / f"{seed}-{HEAD}")
     run.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(fetched / f"{seed}-{CART}", run / CART)
@@ -279,7 +274,6 @@ def main() -> None:
             make_rows(given.work, given.workers, given.most, given.seed)
         case "train":
             size = given.messages, given.catalogs
-            size = given.messages, given.catalogs
             train(
                 given.work,
                 given.out,
@@ -288,9 +282,10 @@ def main() -> None:
                 *size,
                 given.device,
                 rounded=given.rounded,
+                profiled=given.profile,
             )
         case "take":
-            take(given.fetched, given.seed, given.start, given.run)
+            take(given.fetched, given.seed, given.run)
 
 
 def _arguments() -> argparse.Namespace:
@@ -315,8 +310,7 @@ def _arguments() -> argparse.Namespace:
         "--profile", action="store_true", help="Three steps, to the screen."
     )
     found["train"].add_argument("--rounded", action="store_true", help="See training/rounding.py.")
-    for name in ("pack", "take"):
-        found[name].add_argument("--start", type=Path, default=Path("model_store/storefront/1"))
+    found["pack"].add_argument("--start", type=Path, default=Path("model_store/storefront/1"))
     for name in ("rows", "train", "take"):
         found[name].add_argument("--seed", type=int, default=1)
     for name in ("embed", "train"):

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
@@ -99,6 +100,9 @@ class Gemma(torch.nn.Module):
     computed without a way to memory and back for each. ``rounded`` takes the name and the values of a
     matrix and answers what they will be where they are served: training sees that, and what it learns
     goes to the values as they are.
+
+    LoRA factors begin anew, ``rank`` wide, or at ``factors`` by tensor name, ``(a, b)``, ``alpha`` not yet
+    in ``b``.
     """
 
     def __init__(
@@ -111,6 +115,7 @@ class Gemma(torch.nn.Module):
         rank: int = 0,
         alpha: float = 2.0,
         seed: int = 0,
+        factors: Mapping[str, Sequence[npt.NDArray[np.float32]]] | None = None,
         compiled: bool = False,
         rounded: Callable[[str, torch.Tensor], torch.Tensor] | None = None,
     ) -> None:
@@ -127,11 +132,14 @@ class Gemma(torch.nn.Module):
         self.scale = alpha
         self.factors = torch.nn.ParameterList()
         generator = torch.Generator().manual_seed(seed)
-        for name in self.names if rank else ():
-            out, width = tensors[name].shape
-            a = torch.randn(rank, width, generator=generator) / math.sqrt(width)
-            self.factors.append(torch.nn.Parameter(a.to(table.device)))
-            self.factors.append(torch.nn.Parameter(torch.zeros(out, rank, device=table.device)))
+        for name in self.names if rank or factors else ():
+            if factors:
+                pair = [torch.from_numpy(factor) for factor in factors[name]]
+            else:
+                out, width = tensors[name].shape
+                a = torch.randn(rank, width, generator=generator) / math.sqrt(width)
+                pair = [a, torch.zeros(out, rank)]
+            self.factors.extend(torch.nn.Parameter(factor.to(table.device)) for factor in pair)
         self.merged: dict[str, torch.Tensor] = {}
         self._rounded = rounded
         self._compiled = compiled

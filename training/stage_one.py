@@ -53,6 +53,7 @@ from training.tuning import Tuned, text_rows
 
 SPELLINGS = 5
 """Noisy ways to write each message, beside its own."""
+_NOTHING = np.float32(1e-12)
 _GROUPS = {"storefront": "own", "clinc150": "open", "hwu64": "open", "bitext": "open"}
 
 
@@ -77,8 +78,8 @@ def tune_default(
 ) -> Tuned:
     """Tune and keep the outcome in ``run``; several runs with other seeds are worth averaging.
 
-    ``start`` is a published version to go on from: its weights, its head and its cart heads. The result
-    holds its adapter beside what was learned since.
+    ``start`` is a published version to go on from: its weights, its head and its cart heads. Its adapter is
+    tuned further and stays as wide as it is.
     """
     tokeniser = Tokeniser(base, Prompt())
     tensors, table = read_checkpoint(base.directory / "model.safetensors", device)
@@ -137,19 +138,18 @@ def learn(
 ) -> tuple[Tuned, CartHeads | None]:
     """Tune a base on from ``before``; ``targets`` are the teacher's embeddings of the lessons' texts.
 
-    ``tensors`` are changed in place. ``pace`` and ``keep`` are as in :func:`training.joint.train`.
+    ``pace`` and ``keep`` are as in :func:`training.joint.train`.
     """
     torch.set_float32_matmul_precision("high")
     config = variant.tuning
-    for name, (a, b) in (before.adapter if before is not None else {}).items():
-        tensors[name] += torch.from_numpy(b @ a).to(device)
     model = Gemma(
         tensors,
         table,
         layers=variant.layers,
         rank=variant.rank,
-        alpha=variant.scale,
+        alpha=variant.scale if before is None else 1.0,
         seed=config.seed,
+        factors=None if before is None else balanced(before.adapter),
         compiled=device.startswith("cuda"),
         rounded=Rounding(variant.quantisation) if variant.rounded else None,
     )
@@ -163,8 +163,6 @@ def learn(
 
     def result(tuned: Tuned) -> tuple[Tuned, CartHeads | None]:
         tuned = replace(tuned, heads=tuned.heads[:1])  # the other sets' labels have done their work
-        if before is not None:
-            tuned = replace(tuned, adapter=side_by_side(before.adapter, tuned.adapter))
         return tuned, carts[0].heads() if carts else None
 
     tuned = train(
@@ -203,14 +201,17 @@ def read_start(version: Path, carts: bool = True) -> Start:
         raise FileDamaged(f"{version}: no version to go on from: {error}") from error
 
 
-def side_by_side(first: Adapter, second: Adapter) -> Adapter:
-    """One adapter that changes weights as both do; its rank is the sum of theirs."""
-    both = dict(first)
-    for name, (a, b) in second.items():
-        before = [first[name]] if name in first else []
-        rows, columns = zip(*before, (a, b), strict=True)
-        both[name] = np.concatenate(rows), np.concatenate(columns, axis=1)
-    return both
+def balanced(adapter: Adapter) -> Adapter:
+    """The same changes, every row of ``a`` and its column of ``b`` equally long.
+
+    A step of Adam is as long in both, and would turn the shorter of an unlike pair about.
+    """
+    even: Adapter = {}
+    for name, (a, b) in adapter.items():
+        rows, columns = np.linalg.norm(a, axis=1), np.linalg.norm(b, axis=0)
+        share = np.sqrt(np.maximum(columns, _NOTHING) / np.maximum(rows, _NOTHING))
+        even[name] = a * share[:, None], b / share
+    return even
 
 
 def group_texts(

@@ -198,7 +198,7 @@ def _assert_goes_on(
     save_file({"rows": rows, "bias": bias + 1}, version / "head.safetensors")
     save_file(cart_tensors(carts), version / "cart.safetensors")
     still = JointConfig(learning_rate=0, head_learning_rate=0, steps=1, batch_size=16)
-    still_variant = replace(variant, rank=3, tuning=still)
+    still_variant = replace(variant, tuning=still)
     again = stage_one.tune_default(
         base,
         directory,
@@ -213,7 +213,7 @@ def _assert_goes_on(
     assert np.array_equal(again.heads[0][1], bias + 1)
     for name, (a, b) in again.adapter.items():
         first, second = tuned.adapter[name]
-        assert a.shape[0] == first.shape[0] + 3
+        assert a.shape == first.shape
         assert b @ a == pytest.approx(second @ first, abs=1e-3)
     kept = read_cart_heads(directory / "again")
     assert kept is not None
@@ -230,19 +230,16 @@ def test_what_is_no_version_cannot_be_gone_on_from(tmp_path: Path):
         stage_one.read_start(tmp_path)
 
 
-def test_two_adapters_side_by_side_change_what_both_change():
-    """Matrices that only one of them knows are taken over."""
+def test_balanced_factors_change_what_they_changed():
+    """Rows and columns come out equally long; one that does nothing stays without harm."""
     rng = np.random.default_rng(1)
-
-    def pair(rank: int) -> tuple[np.ndarray, np.ndarray]:
-        return rng.standard_normal((rank, 5)), rng.standard_normal((4, rank))
-
-    first, second = {"x": pair(2), "y": pair(1)}, {"x": pair(3)}
-    both = stage_one.side_by_side(first, second)
-    a, b = both["x"]
-    wanted = first["x"][1] @ first["x"][0] + second["x"][1] @ second["x"][0]
-    assert b @ a == pytest.approx(wanted)
-    assert np.array_equal(both["y"][0], first["y"][0])
+    a, b = rng.standard_normal((3, 5)) * 1e-3, rng.standard_normal((4, 3)) * 50
+    a[2] = 0
+    even_a, even_b = stage_one.balanced({"x": (a, b)})["x"]
+    assert even_b @ even_a == pytest.approx(b @ a)
+    lengths = np.linalg.norm(even_a, axis=1), np.linalg.norm(even_b, axis=0)
+    assert lengths[0][:2] == pytest.approx(lengths[1][:2])
+    assert np.isfinite(even_b).all()
 
 
 def test_composed_texts_are_nobodys_own_and_keep_their_language(monkeypatch: pytest.MonkeyPatch):
