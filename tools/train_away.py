@@ -50,7 +50,7 @@ from app.backends.gguf_file import GgufFile
 from app.classification.cart import CartHeads
 from app.classification.model_files import HEAD
 from app.classification.prompt import Prompt
-from training.adapter_files import ADAPTER, Adapter, read_adapter, write_adapter
+from training.adapter_files import ADAPTER, IMPORTANCE, Adapter, read_adapter, write_adapter
 from training.bases import GEMMA_3_270M, Tokeniser, packaged_base
 from training.cart.packing import CartGroup
 from training.gemma import read_checkpoint
@@ -76,7 +76,7 @@ def pack(out: Path, data: Path, version: Path, part_bytes: int) -> None:
     (rest / "start").mkdir(parents=True, exist_ok=True)
     for path in base.directory.glob("tokenizer*"):
         squeeze(path, small / "tokeniser")
-    for name in ("adapter-1.safetensors", HEAD, CART):
+    for name in ("adapter-1.safetensors", HEAD, CART, IMPORTANCE):
         shutil.copyfile(version / name, rest / "start" / name)
     if not (rest / "lessons").is_dir():
         _say("what there is to learn")

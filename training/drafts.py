@@ -25,13 +25,12 @@ from app.classification.head import Head
 from app.classification.loading import batches
 from app.classification.ngrams import NgramModel
 from app.classification.prompt import Prompt, normalise
-from training.adapter_files import Adapter, write_adapter
+from training.adapter_files import IMPORTANCE, Adapter, write_adapter
 from training.bases import MAX_MESSAGE_TOKENS, Base
 from training.examples import Example
 from training.layouts import adapter_to_gguf
 from training.measure import prototypes_of
 
-IMPORTANCE = "importance.safetensors"
 VOCABULARY = "vocabulary.safetensors"
 IMPORTANCE_TEXTS = 300
 UNCALIBRATED = Calibration(0.5, 0.5, (0.0,) * 8, 0.0, (0.0,) * 8, (1.0,) * 8, 0.5)

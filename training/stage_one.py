@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
@@ -22,7 +22,7 @@ from app.classification.head import Head
 from app.classification.model_files import HEAD, cart_heads
 from app.classification.prompt import Prompt, normalise
 from app.errors import FileDamaged
-from training.adapter_files import Adapter, read_adapter
+from training.adapter_files import IMPORTANCE, Adapter, read_adapter
 from training.bases import Base, Tokeniser
 from training.cart.dataset import write_dataset
 from training.cart.encoding import CartEncoder, EncodedCart
@@ -151,7 +151,7 @@ def learn(
         seed=config.seed,
         factors=None if before is None else balanced(before.adapter),
         compiled=device.startswith("cuda"),
-        rounded=Rounding(variant.quantisation) if variant.rounded else None,
+        rounded=_rounding(variant, before) if variant.rounded else None,
     )
     first_bias = None if before is None else before.head.bias
     messages = Messages(lessons.pools, lessons.heads, targets, config, device, first_bias)
@@ -177,13 +177,18 @@ def learn(
     return result(tuned)
 
 
+def _rounding(variant: Variant, before: Start | None) -> Rounding:
+    return Rounding(variant.quantisation, before.importance if before else None)
+
+
 @dataclass(frozen=True, slots=True)
 class Start:
-    """What a published version was made of."""
+    """What a published version was made of, and what its matrices' inputs are (for rounding)."""
 
     adapter: Adapter
     head: Head
     carts: CartHeads | None
+    importance: Mapping[str, npt.NDArray[np.float32]]
 
 
 def read_start(version: Path, carts: bool = True) -> Start:
@@ -192,10 +197,13 @@ def read_start(version: Path, carts: bool = True) -> Start:
     try:
         head = load_file(version / HEAD)
         found = load_file(version / CART) if carts else None
+        known = version / IMPORTANCE
+        importance = load_file(known) if known.is_file() else {}
         return Start(
             adapter,
             Head(head["rows"], head["bias"]),
             None if found is None else cart_heads(found),
+            {name: columns.astype(np.float32) for name, columns in importance.items()},
         )
     except (OSError, SafetensorError, KeyError) as error:
         raise FileDamaged(f"{version}: no version to go on from: {error}") from error
