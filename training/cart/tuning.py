@@ -23,7 +23,7 @@ from training.gemma import Gemma, padded, unit_states
 
 _STOP = SLOT_ACTIONS.index("stop")
 _IGNORED = -100
-_MOST_TOKENS = 72_000
+_MOST_TOKENS = 60_000
 """Of a batch, padding included: one of long catalogs has fewer of them."""
 POINTER = 256
 """Dimensions in which slots and products meet."""
