@@ -9,9 +9,12 @@ from itertools import groupby
 
 import pytest
 
+from training.cart import generation
+from training.cart.catalogs import draw_catalog
 from training.cart.dataset import dataset_counts, source_counts, write_dataset
 from training.cart.generation import SHARES, generate_kind
-from training.cart.phrasings import SLOT, accepts, read_phrasings
+from training.cart.numerals import LARGEST_QUANTITY
+from training.cart.phrasings import SLOT, Phrasing, accepts, read_phrasings
 from training.cart.products import DATA, products_of, read_products
 from training.cart.surface import finish
 from training.cart.validation import check_row, check_splits
@@ -135,6 +138,17 @@ def test_what_is_said_around_a_wish_is_held_out_too(language):
         lines = read_phrasings(language)[use]
         assert not any(SLOT.search(line.text) for line in lines)
         assert {line.heldout for line in lines} == {True, False}
+
+
+def test_the_largest_number_can_be_corrected_to(monkeypatch):
+    """What is taken back stays among the numbers that can be spelt, even beside 999."""
+    monkeypatch.setattr(generation, "draw_quantity", lambda *_: LARGEST_QUANTITY)
+    phrasing = Phrasing("one", "change", "{a.oldn} {a.pl}, no, {a.n}", frozenset(), heldout=False)
+    rng = random.Random(1)
+    draw = generation._Draw("en", "train", rng, draw_catalog("en", "train", rng))
+    item = draw.item(phrasing, "a")
+    assert item.quantity == LARGEST_QUANTITY
+    assert item.taken_back == LARGEST_QUANTITY - 1
 
 
 def test_same_seed_same_rows(tmp_path):

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from training.cart.catalogs import Catalog, draw_catalog
 from training.cart.matching import fit
+from training.cart.numerals import LARGEST_QUANTITY
 from training.cart.phrasings import Item, Phrasing, accepts, read_phrasings, render
 from training.cart.products import Product, Split, draw_mention, products_of
 from training.cart.quantities import draw_quantity
@@ -137,7 +138,7 @@ class _Draw:
         while item.taken_back == item.quantity:
             item.taken_back = draw_quantity(self.rng)
         if "oldn" in phrasing.roles.get(role, ()) and item.taken_back == 1:
-            item.taken_back = item.quantity + 1
+            item.taken_back = min(item.quantity + 1, LARGEST_QUANTITY - 1)
         return item
 
     def text(
