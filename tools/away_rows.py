@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
 import random
@@ -71,6 +72,7 @@ def follow(directory: Path, groups: list[CartGroup], ended: threading.Event) -> 
             if path.name not in known:
                 known.add(path.name)
                 groups += pickle.loads(path.read_bytes())  # noqa: S301 - written beside, by us
+                gc.freeze()  # rows stay: to look through all of them for garbage takes seconds
                 time.sleep(0.02)  # the thread that trains comes first
         ended.wait(1.0)
 
