@@ -91,6 +91,28 @@ class _Real:
         return room.index_copy(0, self.places, tokens).unflatten(0, (self.rows, self.length))
 
 
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """Right-padded ``ids`` (n, t) with ``lengths`` (n,)."""
+
+    ids: torch.Tensor
+    lengths: torch.Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Behind:
+    """Texts behind each of n beginnings, one after the other: right-padded ``ids`` (n, s), and ``sizes`` (n,).
+
+    ``texts`` (n, s) tells by number which text a token is of, -1 for padding, and ``places`` (n, s) where
+    it stands, the beginning counted.
+    """
+
+    ids: torch.Tensor
+    sizes: torch.Tensor
+    texts: torch.Tensor
+    places: torch.Tensor
+
+
 class Gemma(torch.nn.Module):
     """Token ids to states. ``layers`` picks some of the layers, by their numbers in the file.
 
@@ -188,29 +210,22 @@ class Gemma(torch.nn.Module):
             x = self._after(x, h, matrices[3:], norms[3:], self.shape)
         return real.spread(self._last_norm(x))
 
-    def continued(
-        self,
-        ids: torch.Tensor,
-        lengths: torch.Tensor,
-        texts: torch.Tensor,
-        sizes: torch.Tensor,
-        behind: torch.Tensor,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """States of beginnings, as of :meth:`forward`, and of ``texts`` (m, s) that go on from them.
+    def continued(self, begun: Begun, behind: Behind) -> tuple[torch.Tensor, torch.Tensor]:
+        """States of beginnings, as of :meth:`forward`, and of the texts ``behind`` them.
 
-        Text ``i``, of ``sizes[i]`` tokens, stands ``behind[i]``, a row of ``ids``, and sees nothing else:
-        many texts a beginning are read for the price of one. Causal models only.
+        A text sees its beginning and itself, nothing else: many texts a beginning are read for the price
+        of one. Causal models only.
         """
-        real, later = _Real.of(ids, lengths), _Real.of(texts, sizes)
-        x, y = self._embed(real.taken(ids)), self._embed(later.taken(texts))
-        longest, size = ids.shape[1], texts.shape[1]
-        first = torch.arange(longest, device=ids.device).expand_as(ids)
-        places = lengths[behind, None] + torch.arange(size, device=ids.device)
-        turns, later_turns = self._turns(real.taken(first)), self._turns(later.taken(places))
+        real, later = _Real.of(begun.ids, begun.lengths), _Real.of(behind.ids, behind.sizes)
+        x, y = self._embed(real.taken(begun.ids)), self._embed(later.taken(behind.ids))
+        longest = begun.ids.shape[1]
+        first = torch.arange(longest, device=x.device).expand_as(begun.ids)
+        turns = self._turns(real.taken(first))
+        later_turns = self._turns(later.taken(behind.places))
         self._any_size(x, turns)
         self._any_size(y, later_turns)
-        masks = self._masks(longest, lengths)
-        later_masks = self._later_masks(longest, lengths[behind], places)
+        masks = self._masks(longest, begun.lengths)
+        later_masks = self._later_masks(longest, begun.lengths, behind)
         for place in range(len(self.layers)):
             matrices, norms, theta, mask = self._layer(place, masks)
             seen = self._before(x, matrices[:3], norms[:3], turns[theta], self.shape)
@@ -220,10 +235,7 @@ class Gemma(torch.nn.Module):
             mask = self._layer(place, later_masks)[-1]
             seen = self._before(y, matrices[:3], norms[:3], later_turns[theta], self.shape)
             q, *own = map(later.spread, seen)
-            k, v = (
-                torch.cat([old.index_select(0, behind), new], 1)
-                for old, new in zip((k, v), own, strict=True)
-            )
+            k, v = (torch.cat([old, new], 1) for old, new in zip((k, v), own, strict=True))
             h = later.taken(self._attend(q, k, v, mask))
             y = self._after(y, h, matrices[3:], norms[3:], self.shape)
         return real.spread(self._last_norm(x)), later.spread(self._last_norm(y))
@@ -292,15 +304,16 @@ class Gemma(torch.nn.Module):
         return (distance >= 0) & (distance < self.shape.window), None
 
     def _later_masks(
-        self, longest: int, begun: torch.Tensor, places: torch.Tensor
+        self, longest: int, lengths: torch.Tensor, behind: Behind
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Near and far (m, 1, s, longest + s): texts at ``places`` (m, s) behind ``begun`` (m,) tokens."""
-        before = torch.arange(longest, device=places.device).expand(len(places), -1)
-        seen = torch.cat([before, places], 1)
-        real = torch.cat([before < begun[:, None], torch.ones_like(places, dtype=torch.bool)], 1)
-        distance = places[:, :, None] - seen[:, None]
-        far = (real[:, None] & (distance >= 0))[:, None]
-        return far & (distance < self.shape.window)[:, None], far
+        """Near and far (n, 1, s, longest + s): what texts behind ``lengths`` (n,) tokens see."""
+        before = torch.arange(longest, device=lengths.device).expand(len(lengths), -1)
+        places, texts = behind.places, behind.texts
+        beginning = (before < lengths[:, None])[:, None].expand(-1, places.shape[1], -1)
+        itself = (texts[:, :, None] == texts[:, None]) & (places[:, :, None] >= places[:, None])
+        far = torch.cat([beginning, itself], 2)
+        distance = places[:, :, None] - torch.cat([before, places], 1)[:, None]
+        return (far & (distance < self.shape.window))[:, None], far[:, None]
 
 
 def read_checkpoint(

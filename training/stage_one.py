@@ -141,6 +141,8 @@ def learn(
     ``pace`` and ``keep`` are as in :func:`training.joint.train`.
     """
     torch.set_float32_matmul_precision("high")
+    # Its attention plans each call anew on the host, 5 ms every time: more than the GPU then takes.
+    torch.backends.cuda.enable_cudnn_sdp(False)
     config = variant.tuning
     model = Gemma(
         tensors,

@@ -171,9 +171,9 @@ class Watched:
     def __init__(self) -> None:
         self.shapes: list[tuple[int, int]] = []
 
-    def continued(self, ids: Any, lengths: Any, texts: Any, *_: Any) -> Any:
-        self.shapes.append((len(ids), ids.shape[1] + texts.shape[1]))
-        return tuple(torch.ones(*t.shape, HIDDEN, requires_grad=True) for t in (ids, texts))
+    def continued(self, begun: Any, behind: Any) -> Any:
+        self.shapes.append((len(begun.ids), begun.ids.shape[1] + behind.ids.shape[1]))
+        return tuple(torch.ones(*p.ids.shape, HIDDEN, requires_grad=True) for p in (begun, behind))
 
 
 def test_a_batch_of_long_catalogs_has_fewer_rows(monkeypatch: pytest.MonkeyPatch):
@@ -268,14 +268,14 @@ def test_rows_read_together_have_the_states_of_rows_read_alone(monkeypatch: pyte
     model.merge()
     laid = lay(together(rows_together()), "cpu")
     with torch.no_grad():
-        states = model.continued(laid.catalogs, laid.lengths, laid.texts, laid.sizes, laid.behind)
+        states = model.continued(laid.catalogs, laid.behind)
         for i, row in enumerate(laid.rows):
-            group, beginning = int(laid.behind[i]), row.products[-1] + 1
+            group, start, beginning = int(laid.groups[i]), int(laid.starts[i]), row.beginning
             (apart,) = model(*padded([row.tokens], "cpu"))
-            assert laid.catalogs[group, :beginning].tolist() == list(row.tokens[:beginning])
-            size = len(row.tokens) - beginning
-            assert laid.texts[i, :size].tolist() == list(row.tokens[beginning:])
-            found = torch.cat([states[0][group, :beginning], states[1][i, :size]])
+            assert laid.catalogs.ids[group, :beginning].tolist() == list(row.tokens[:beginning])
+            end = start + len(row.tokens) - beginning
+            assert laid.behind.ids[group, start:end].tolist() == list(row.tokens[beginning:])
+            found = torch.cat([states[0][group, :beginning], states[1][group, start:end]])
             torch.testing.assert_close(found, apart, atol=1e-4, rtol=1e-4)
 
 

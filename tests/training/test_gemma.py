@@ -19,6 +19,8 @@ from app.errors import FileDamaged  # noqa: E402
 from tests.training.tiny_checkpoints import write_tiny_gemma  # noqa: E402
 from tests.training.tiny_gemma import VOCABULARY, tiny_gemma  # noqa: E402
 from training.gemma import (  # noqa: E402
+    Begun,
+    Behind,
     Gemma,
     Shape,
     last_states,
@@ -221,9 +223,12 @@ def test_a_compiled_layer_learns_what_a_plain_one_learns():
         model.merge(trainable=True)
         states = model(ids, lengths)
         if two:  # and two texts behind each
-            texts = torch.randint(4, VOCABULARY, (2 * rows, 8), generator=generator)
-            sizes, places = torch.full((2 * rows,), 8), torch.arange(rows).repeat(2)
-            states, behind = model.continued(ids, lengths, texts, sizes, places)
+            texts = torch.randint(4, VOCABULARY, (rows, 16), generator=generator)
+            sizes, numbers = torch.full((rows,), 16), torch.arange(16).expand(rows, -1) // 8
+            places = length + torch.arange(16).expand(rows, -1) % 8
+            states, behind = model.continued(
+                Begun(ids, lengths), Behind(texts, sizes, numbers, places)
+            )
             (last_states(behind, sizes) ** 3).sum().backward()
         else:
             (last_states(states, lengths) ** 3).sum().backward()

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from training.cart.encoding import EncodedCart
-from training.gemma import padded
+from training.gemma import Begun, Behind
 
 _EVEN = 8
 _WINDOW = 32
@@ -39,40 +39,58 @@ def together(rows: Iterable[EncodedCart]) -> list[CartGroup]:
 
 @dataclass(frozen=True, slots=True)
 class Laid:
-    """A batch: catalogs (n, t) with their ``lengths``, and what stands ``behind`` them, ``texts`` (m, s)
-    with their ``sizes``.
+    """A batch: catalogs, and their texts ``behind`` them.
 
-    ``rows`` are those of the texts.
+    Of each of the ``rows``, ``groups`` (m,) tells the catalog and ``starts`` (m,) where its text begins
+    among those of the catalog.
     """
 
-    catalogs: torch.Tensor
-    lengths: torch.Tensor
-    texts: torch.Tensor
-    sizes: torch.Tensor
-    behind: torch.Tensor
+    catalogs: Begun
+    behind: Behind
     rows: tuple[EncodedCart, ...]
+    groups: torch.Tensor
+    starts: torch.Tensor
 
 
 def lay(groups: Sequence[CartGroup], device: torch.device | str) -> Laid:
-    rows = tuple(row for group in groups for row in group.rows)
-    begun = [group.rows[0].beginning for group in groups]
-    behind = [number for number, group in enumerate(groups) for _ in group.rows]
-    catalogs = [group.rows[0].tokens[:end] for group, end in zip(groups, begun, strict=True)]
-    texts = [row.tokens[begun[number] :] for row, number in zip(rows, behind, strict=True)]
+    catalogs, ids, texts, places, members, starts = [], [], [], [], [], []
+    for number, group in enumerate(groups):
+        beginning = group.rows[0].beginning
+        catalogs.append(group.rows[0].tokens[:beginning])
+        own: list[int] = []
+        for row in group.rows:
+            members.append(number)
+            starts.append(len(own))
+            own += row.tokens[beginning:]
+        ids.append(own)
+        sizes = [len(row.tokens) - beginning for row in group.rows]
+        texts.append([text for text, size in enumerate(sizes) for _ in range(size)])
+        places.append([beginning + place for size in sizes for place in range(size)])
     return Laid(
-        _even(catalogs).to(device),
-        torch.tensor(begun).to(device),
-        _even(texts).to(device),
-        torch.tensor([len(text) for text in texts]).to(device),
-        torch.tensor(behind).to(device),
-        rows,
+        Begun(_even(catalogs).to(device), _counts(catalogs).to(device)),
+        Behind(
+            _even(ids).to(device),
+            _counts(ids).to(device),
+            _even(texts, padding=-1).to(device),
+            _even(places).to(device),
+        ),
+        tuple(row for group in groups for row in group.rows),
+        torch.tensor(members).to(device),
+        torch.tensor(starts).to(device),
     )
 
 
-def _even(rows: Sequence[Sequence[int]]) -> torch.Tensor:
-    """As :func:`training.gemma.padded`, up to a multiple of eight: masks are read in whole words."""
-    ids, _ = padded(rows, "cpu")
-    return torch.nn.functional.pad(ids, (0, -ids.shape[1] % _EVEN))
+def _counts(rows: Sequence[Sequence[int]]) -> torch.Tensor:
+    return torch.tensor([len(row) for row in rows])
+
+
+def _even(rows: Sequence[Sequence[int]], padding: int = 0) -> torch.Tensor:
+    """Right-padded to a multiple of eight: masks are read in whole words."""
+    longest = max(map(len, rows))
+    padded = np.full((len(rows), longest + -longest % _EVEN), padding, np.int64)
+    for i, row in enumerate(rows):
+        padded[i, : len(row)] = row
+    return torch.from_numpy(padded)
 
 
 def batches(groups: Sequence[CartGroup], size: int, seed: int) -> Iterator[list[CartGroup]]:

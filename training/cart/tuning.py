@@ -96,7 +96,7 @@ class CartObjective:
         drawn = next(self._batches)
         drawn = drawn[: max(1, _MOST_TOKENS // max(group.length for group in drawn))]
         laid = lay(drawn, self._device)
-        states = model.continued(laid.catalogs, laid.lengths, laid.texts, laid.sizes, laid.behind)
+        states = model.continued(laid.catalogs, laid.behind)
         read = [i for i, row in enumerate(laid.rows) if row.answer < 0]
         told = [i for i, row in enumerate(laid.rows) if row.answer >= 0]
         loss = torch.zeros((), device=self._device)
@@ -112,9 +112,10 @@ class CartObjective:
         device = self._device
         batch = [laid.rows[i] for i in read]
         given = _Read(batch)
-        rows = torch.tensor(read, device=device)[:, None]
-        products = unit_states(states[0][laid.behind[rows], given.products.to(device)])
-        slots = unit_states(states[1][rows, given.slots.to(device)])
+        rows = torch.tensor(read, device=device)
+        groups, starts = laid.groups[rows][:, None], laid.starts[rows][:, None]
+        products = unit_states(states[0][groups, given.products.to(device)])
+        slots = unit_states(states[1][groups, starts + given.slots.to(device)])
         names = given.wording.to(device)
         p, n = self._parameters, self._names
         pointer = (slots @ p["query"].T) @ (products @ p["key"].T).transpose(1, 2)
@@ -216,7 +217,9 @@ def _answer_loss(
             rows.append(i)
             places.append(place - 1 - row.beginning)
             wanted.append(row.tokens[place])
-    logits = states[rows, places].bfloat16() @ model.table.bfloat16().T
+    asked = torch.tensor(rows, device=states.device)
+    behind = laid.starts[asked] + torch.tensor(places, device=states.device)
+    logits = states[laid.groups[asked], behind].bfloat16() @ model.table.bfloat16().T
     return F.cross_entropy(logits.float(), torch.tensor(wanted, device=logits.device))
 
 
