@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from app.errors import FileDamaged
+from training.padding import Begun, Behind, Real
 
 MATRICES = ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
 """Of a layer, in the order in which they are used; LoRA changes all of them."""
@@ -61,56 +62,6 @@ class Shape:
     local_theta: float = 1e4
     global_theta: float = 1e6
     bidirectional: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class _Real:
-    """Where in padded rows (n, t) tokens stand, ``places`` (N,) of the rows in one: what lies between is
-    not worth computing.
-    """
-
-    places: torch.Tensor
-    rows: int
-    length: int
-
-    @staticmethod
-    def of(ids: torch.Tensor, lengths: torch.Tensor) -> _Real:
-        there = torch.arange(ids.shape[1], device=ids.device) < lengths[:, None]
-        return _Real(there.flatten().nonzero()[:, 0], *ids.shape)
-
-    def taken(self, padded: torch.Tensor) -> torch.Tensor:
-        """(n, t, ...) -> (N, ...)
-
-        Its gradient is added up in one go; that of an index in brackets is sorted first, on a GPU.
-        """
-        return padded.flatten(0, 1).index_select(0, self.places)
-
-    def spread(self, tokens: torch.Tensor) -> torch.Tensor:
-        """(N, ...) -> (n, t, ...), zeros in between."""
-        room = tokens.new_zeros(self.rows * self.length, *tokens.shape[1:])
-        return room.index_copy(0, self.places, tokens).unflatten(0, (self.rows, self.length))
-
-
-@dataclass(frozen=True, slots=True)
-class Begun:
-    """Right-padded ``ids`` (n, t) with ``lengths`` (n,)."""
-
-    ids: torch.Tensor
-    lengths: torch.Tensor
-
-
-@dataclass(frozen=True, slots=True)
-class Behind:
-    """Texts behind each of n beginnings, one after the other: right-padded ``ids`` (n, s), and ``sizes`` (n,).
-
-    ``texts`` (n, s) tells by number which text a token is of, -1 for padding, and ``places`` (n, s) where
-    it stands, the beginning counted.
-    """
-
-    ids: torch.Tensor
-    sizes: torch.Tensor
-    texts: torch.Tensor
-    places: torch.Tensor
 
 
 class Gemma(torch.nn.Module):
@@ -195,7 +146,7 @@ class Gemma(torch.nn.Module):
 
         Those of padding are zeros: only attention computes it.
         """
-        real = _Real.of(ids, lengths)
+        real = Real.of(ids, lengths)
         x = self._embed(real.taken(ids))
         turns = self._turns(
             real.taken(torch.arange(ids.shape[1], device=ids.device).expand_as(ids))
@@ -216,7 +167,7 @@ class Gemma(torch.nn.Module):
         A text sees its beginning and itself, nothing else: many texts a beginning are read for the price
         of one. Causal models only.
         """
-        real, later = _Real.of(begun.ids, begun.lengths), _Real.of(behind.ids, behind.sizes)
+        real, later = Real.of(begun.ids, begun.lengths), Real.of(behind.ids, behind.sizes)
         x, y = self._embed(real.taken(begun.ids)), self._embed(later.taken(behind.ids))
         longest = begun.ids.shape[1]
         first = torch.arange(longest, device=x.device).expand_as(begun.ids)
@@ -355,17 +306,6 @@ def last_states(states: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
 def unit_states(states: torch.Tensor) -> torch.Tensor:
     """States at length sqrt(hidden), as heads read them."""
     return F.normalize(states.float(), dim=-1) * math.sqrt(states.shape[-1])
-
-
-def padded(
-    rows: Sequence[Sequence[int]], device: torch.device | str
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Ids (n, longest), padded on the right with zeros, and lengths (n,)."""
-    lengths = [len(row) for row in rows]
-    ids = np.zeros((len(rows), max(lengths)), np.int64)
-    for i, row in enumerate(rows):
-        ids[i, : len(row)] = row
-    return torch.from_numpy(ids).to(device), torch.tensor(lengths).to(device)
 
 
 def _before(

@@ -18,7 +18,8 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
-from training.gemma import Gemma, last_states, padded
+from training.gemma import Gemma, last_states
+from training.padding import padded
 from training.tuning import Progress, Tuned
 
 KEPT_EVERY = 200

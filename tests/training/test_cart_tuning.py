@@ -18,8 +18,9 @@ from tests.training.tiny_gemma import HIDDEN, tiny_gemma  # noqa: E402
 from training.cart import encoding  # noqa: E402
 from training.cart import tuning as cart  # noqa: E402
 from training.cart.packing import CartGroup, batches, lay, together  # noqa: E402
-from training.gemma import Shape, padded, unit_states  # noqa: E402
+from training.gemma import Shape, unit_states  # noqa: E402
 from training.joint import JointConfig, Message, Messages, Pool, train  # noqa: E402
+from training.padding import padded  # noqa: E402
 
 END = 1
 ROW = {

@@ -19,15 +19,13 @@ from app.errors import FileDamaged  # noqa: E402
 from tests.training.tiny_checkpoints import write_tiny_gemma  # noqa: E402
 from tests.training.tiny_gemma import VOCABULARY, tiny_gemma  # noqa: E402
 from training.gemma import (  # noqa: E402
-    Begun,
-    Behind,
     Gemma,
     Shape,
     last_states,
-    padded,
     read_checkpoint,
     unit_states,
 )
+from training.padding import Begun, Behind, padded  # noqa: E402
 
 WINDOW = 64
 LENGTHS = (150, 37, 1)

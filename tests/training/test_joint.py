@@ -20,7 +20,7 @@ from torch.optim.optimizer import (  # noqa: E402  # torch may be missing
 
 from tests.training.tiny_gemma import HIDDEN, tiny_gemma  # noqa: E402
 from training import joint  # noqa: E402
-from training.gemma import Gemma, last_states, padded  # noqa: E402
+from training.gemma import Gemma, last_states  # noqa: E402
 from training.joint import (  # noqa: E402
     JointConfig,
     Message,
@@ -30,6 +30,7 @@ from training.joint import (  # noqa: E402
     rate,
     train,
 )
+from training.padding import padded  # noqa: E402
 
 KEYS = (7, 19, 33)
 """The label of a message is the key among its tokens."""

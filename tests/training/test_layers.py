@@ -31,8 +31,9 @@ from training.backbones import find_backbone  # noqa: E402
 from training.bases import Base  # noqa: E402
 from training.drafts import Draft, build_draft  # noqa: E402
 from training.examples import Example  # noqa: E402
-from training.gemma import Gemma, Shape, last_states, padded, unit_states  # noqa: E402
+from training.gemma import Gemma, Shape, last_states, unit_states  # noqa: E402
 from training.merged import base_directory  # noqa: E402
+from training.padding import padded  # noqa: E402
 from training.storefront import FAST  # noqa: E402
 
 pytestmark = pytest.mark.train

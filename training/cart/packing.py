@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from training.cart.encoding import EncodedCart
-from training.gemma import Begun, Behind
+from training.padding import Begun, Behind
 
 _EVEN = 8
 _WINDOW = 32

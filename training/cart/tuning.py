@@ -19,7 +19,8 @@ from app.classification.wording import FEATURES, Floats
 from app.domain import CART_OUTCOMES
 from training.cart.encoding import EncodedCart
 from training.cart.packing import CartGroup, Laid, batches, lay
-from training.gemma import Gemma, padded, unit_states
+from training.gemma import Gemma, unit_states
+from training.padding import padded
 
 _STOP = SLOT_ACTIONS.index("stop")
 _IGNORED = -100
