@@ -60,11 +60,16 @@ class Behind:
 
 
 def padded(
-    rows: Sequence[Sequence[int]], device: torch.device | str
+    rows: Sequence[Sequence[int]],
+    device: torch.device | str,
+    *,
+    multiple: int = 1,
+    filling: int = 0,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Ids (n, longest), padded on the right with zeros, and lengths (n,)."""
+    """Rows (n, longest), filled up on the right to a ``multiple``, and lengths (n,)."""
     lengths = [len(row) for row in rows]
-    ids = np.zeros((len(rows), max(lengths)), np.int64)
+    longest = max(lengths)
+    ids = np.full((len(rows), longest + -longest % multiple), filling, np.int64)
     for i, row in enumerate(rows):
         ids[i, : len(row)] = row
     return torch.from_numpy(ids).to(device), torch.tensor(lengths).to(device)

@@ -9,9 +9,10 @@ import numpy as np
 import torch
 
 from training.cart.encoding import EncodedCart
-from training.padding import Begun, Behind
+from training.padding import Begun, Behind, padded
 
 _EVEN = 8
+"""Lengths are multiples of it: masks are read in whole words."""
 _WINDOW = 32
 """Batches that are drawn together and cut by length."""
 
@@ -53,44 +54,34 @@ class Laid:
 
 
 def lay(groups: Sequence[CartGroup], device: torch.device | str) -> Laid:
-    catalogs, ids, texts, places, members, starts = [], [], [], [], [], []
+    catalogs: list[Sequence[int]] = []
+    ids: list[list[int]] = []
+    texts: list[list[int]] = []
+    places: list[list[int]] = []
+    members, starts = [], []
     for number, group in enumerate(groups):
         beginning = group.rows[0].beginning
         catalogs.append(group.rows[0].tokens[:beginning])
-        own: list[int] = []
-        for row in group.rows:
+        for column in (ids, texts, places):
+            column.append([])
+        for text, row in enumerate(group.rows):
             members.append(number)
-            starts.append(len(own))
-            own += row.tokens[beginning:]
-        ids.append(own)
-        sizes = [len(row.tokens) - beginning for row in group.rows]
-        texts.append([text for text, size in enumerate(sizes) for _ in range(size)])
-        places.append([beginning + place for size in sizes for place in range(size)])
+            starts.append(len(ids[-1]))
+            ids[-1] += row.tokens[beginning:]
+            texts[-1] += [text] * (len(row.tokens) - beginning)
+            places[-1] += range(beginning, len(row.tokens))
+    behind = Behind(
+        *padded(ids, device, multiple=_EVEN),
+        padded(texts, device, multiple=_EVEN, filling=-1)[0],
+        padded(places, device, multiple=_EVEN)[0],
+    )
     return Laid(
-        Begun(_even(catalogs).to(device), _counts(catalogs).to(device)),
-        Behind(
-            _even(ids).to(device),
-            _counts(ids).to(device),
-            _even(texts, padding=-1).to(device),
-            _even(places).to(device),
-        ),
+        Begun(*padded(catalogs, device, multiple=_EVEN)),
+        behind,
         tuple(row for group in groups for row in group.rows),
         torch.tensor(members).to(device),
         torch.tensor(starts).to(device),
     )
-
-
-def _counts(rows: Sequence[Sequence[int]]) -> torch.Tensor:
-    return torch.tensor([len(row) for row in rows])
-
-
-def _even(rows: Sequence[Sequence[int]], padding: int = 0) -> torch.Tensor:
-    """Right-padded to a multiple of eight: masks are read in whole words."""
-    longest = max(map(len, rows))
-    padded = np.full((len(rows), longest + -longest % _EVEN), padding, np.int64)
-    for i, row in enumerate(rows):
-        padded[i, : len(row)] = row
-    return torch.from_numpy(padded)
 
 
 def batches(groups: Sequence[CartGroup], size: int, seed: int) -> Iterator[list[CartGroup]]:
