@@ -16,6 +16,7 @@ from training.cart.generation import SHARES, generate_kind
 from training.cart.numerals import LARGEST_QUANTITY
 from training.cart.phrasings import SLOT, Phrasing, accepts, read_phrasings
 from training.cart.products import DATA, products_of, read_products
+from training.cart.quantities import CROATIAN_UNITS
 from training.cart.surface import finish
 from training.cart.validation import check_row, check_splits
 from training.examples import LANGUAGES, read_rows
@@ -44,10 +45,12 @@ def test_enough_is_written_by_hand(language):
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_sources_are_sound(language):
-    """No name twice, no family on two sides, every form resolved, every slot known."""
+    """No name twice, no family on two sides, every form resolved, every slot and unit known."""
     products = read_products(language)
     assert len({p.name for p in products}) == len(products)
     for product in products:
+        if language == "hr":
+            assert set(product.units) <= CROATIAN_UNITS.keys(), product.name
         for phrase in (*product.exact, *product.general):
             forms = (phrase.nominative, phrase.accusative, phrase.few, phrase.many, phrase.genitive)
             assert not any(mark in form for form in forms for mark in "{}[]|:")

@@ -8,7 +8,7 @@ from training.cart.grammar import NounPhrase, plural
 from training.cart.numerals import LARGEST_QUANTITY, number_text
 
 # Croatian units: gender, nominative, accusative, with 2-4, with 5 and more.
-_CROATIAN_UNITS = {
+CROATIAN_UNITS = {
     "limenka": ("f", "limenka", "limenku", "limenke", "limenki"),
     "tetrapak": ("m", "tetrapak", "tetrapak", "tetrapaka", "tetrapaka"),
     "boca": ("f", "boca", "bocu", "boce", "boca"),
@@ -223,7 +223,7 @@ def _in_units(
     nominative: bool,
 ) -> str:
     if language == "hr":
-        gender, *forms = _CROATIAN_UNITS[unit]
+        gender, *forms = CROATIAN_UNITS[unit]
         if nominative:
             forms[1] = forms[0]
         counted_unit = NounPhrase.of([*forms, forms[0]], gender)
