@@ -62,6 +62,8 @@ from training.tuned_files import CART, write_cart_heads, write_tuned
 from training.tuning import Tuned
 
 _PROFILED = 30
+_PIECE = 15_000_000
+"""Bytes of an adapter's file that such a machine lets go."""
 FIRST_GROUPS = 6000
 """Catalogs that must be there before training begins."""
 
@@ -156,6 +158,9 @@ def train(
     catalogs: int,
     device: str,
     *,
+    rate: float = DEFAULT.tuning.learning_rate,
+    rank: int = DEFAULT.kept,
+    whole: bool = False,
     rounded: bool = False,
     profiled: bool = False,
 ) -> None:
@@ -169,7 +174,10 @@ def train(
     while not (work / "targets.npy").is_file() or len(groups) < FIRST_GROUPS:
         time.sleep(0.5)
     targets = np.load(work / "targets.npy").astype(np.float32)
-    tuning = replace(DEFAULT.tuning, seed=seed, batch_size=messages)
+    tuning = replace(DEFAULT.tuning, seed=seed, batch_size=messages, learning_rate=rate)
+    variant = replace(
+        DEFAULT, tuning=tuning, catalogs=catalogs, kept=rank, whole=whole, rounded=rounded
+    )
     clock = _Clock(until)
     _say(f"{len(lessons.texts)} texts, {len(groups)} catalogs")
 
@@ -184,7 +192,7 @@ def train(
         lessons,
         targets,
         groups,
-        replace(DEFAULT, tuning=tuning, catalogs=catalogs, rounded=rounded),
+        variant,
         before,
         device,
         _Profiled(clock) if profiled else clock,
@@ -196,13 +204,14 @@ def train(
 
 
 def _write_result(out: Path, seed: int, tuned: Tuned, carts: CartHeads) -> None:
-    """What a run has come to, each file whole or not at all; the adapter in two: large files stay there."""
+    """What a run has come to, each file whole or not at all; the adapter in pieces of some MB."""
     partial = out.with_name(f"{out.name}.partial-{seed}")
     partial.mkdir(parents=True, exist_ok=True)
     names = sorted(tuned.adapter)
-    for half in (0, 1):
-        part = {name: tuned.adapter[name] for name in names[half::2]}
-        write_adapter(partial / f"{seed}-{half}-{ADAPTER}", part, eight_bits=True)
+    pieces = -(-sum(a.size + b.size for a, b in tuned.adapter.values()) // _PIECE)
+    for number in range(pieces):
+        part = {name: tuned.adapter[name] for name in names[number::pieces]}
+        write_adapter(partial / f"{seed}-{number}-{ADAPTER}", part, bits=8)
     ((rows, bias),) = tuned.heads
     head = {"rows": torch.from_numpy(rows), "bias": torch.from_numpy(bias)}
     save_file(head, partial / f"{seed}-{HEAD}")
@@ -252,8 +261,8 @@ class _Profiled:
 def take(fetched: Path, seed: int, run: Path) -> None:
     """One run's result as ``train-default`` leaves it."""
     adapter: Adapter = {}
-    for half in (0, 1):
-        adapter |= read_adapter(fetched / f"{seed}-{half}-{ADAPTER}")
+    for piece in sorted(fetched.glob(f"{seed}-*-{ADAPTER}")):
+        adapter |= read_adapter(piece)
     head = load_file(fetched / f"{seed}-{HEAD}")
     run.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(fetched / f"{seed}-{CART}", run / CART)
@@ -281,6 +290,9 @@ def main() -> None:
                 given.seed,
                 *size,
                 given.device,
+                rate=given.learning_rate,
+                rank=given.rank,
+                whole=given.whole,
                 rounded=given.rounded,
                 profiled=given.profile,
             )
@@ -309,6 +321,9 @@ def _arguments() -> argparse.Namespace:
     found["train"].add_argument(
         "--profile", action="store_true", help="Three steps, to the screen."
     )
+    found["train"].add_argument("--learning-rate", type=float, default=DEFAULT.tuning.learning_rate)
+    found["train"].add_argument("--rank", type=int, default=DEFAULT.kept, help="Of the result.")
+    found["train"].add_argument("--whole", action="store_true", help="See training/changes.py.")
     found["train"].add_argument("--rounded", action="store_true", help="See training/rounding.py.")
     found["pack"].add_argument("--start", type=Path, default=Path("model_store/storefront/1"))
     for name in ("rows", "train", "take"):

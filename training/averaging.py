@@ -16,11 +16,10 @@ from app.classification.cart import CartHeads
 from app.classification.model_files import cart_heads, cart_tensors
 from app.errors import InputError
 from training.adapter_files import Adapter
+from training.changes import input_scale
 from training.tuning import Tuned
 
 Floats = npt.NDArray[np.float32]
-_LEAST_INPUT = 1e-3
-"""Of the mean squared input: an input that was never seen must not be divided by zero."""
 
 
 def average(
@@ -91,9 +90,7 @@ def _sum(
     b = np.concatenate([weight * b for weight, _, b in parts], axis=1)
     if len(a) <= rank:
         return a, b.astype(np.float32)
-    scale = np.ones(a.shape[1], np.float32)
-    if squared is not None:
-        scale = np.sqrt(np.maximum(squared / squared.mean(), _LEAST_INPUT)).astype(np.float32)
+    scale = np.ones(a.shape[1], np.float32) if squared is None else input_scale(squared)
     # Of two thin factors only the small middle needs a decomposition.
     left, middle_b = np.linalg.qr(b.astype(np.float64))
     right, middle_a = np.linalg.qr((a * scale).T.astype(np.float64))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import takewhile
 
 import numpy as np
 import numpy.typing as npt
+from sklearn.isotonic import IsotonicRegression
 
 from app.classification.cascade import Cascade, ngrams_alone
 from app.classification.decision import Calibration, Evidence, probabilities
@@ -82,28 +83,35 @@ def fit_cascade(
 ) -> Cascade:
     """``evidence`` and ``labels`` (n,) are those that ``calibration`` was fitted on.
 
-    From the surest message down, n-grams answer for as long as all decisions together lose at most
+    N-grams answer from the lowest confidence on at which all decisions together lose at most
     :data:`CAREFUL` or :data:`FAST`. A threshold of :data:`NEVER` lets them answer nothing.
     """
     alone = ngrams_alone(evidence.ngram, evidence.known_share)
     first = replace(calibrate(alone, labels, out_index, out_share=out_share), threshold=0.0)
     both = TwoStages(evidence, labels, out_index, calibration, first)
     without = both.measure(NEVER)
-    steps = np.unique(np.quantile(both.sure, np.linspace(0.2, 1.0, 321)))[::-1].tolist()
-    lost = [_lost(without, both.measure(least)) for least in steps]
+    steps = np.unique(np.quantile(both.sure, np.linspace(0.2, 1.0, 321)))[::-1]
+    lost = _lost(without, [both.measure(least) for least in steps.tolist()])
 
     def lowest(most: float) -> float:
-        allowed = list(takewhile(lambda step: step[1] <= most, zip(steps, lost, strict=True)))
-        return allowed[-1][0] if allowed else NEVER
+        allowed = steps[lost <= most]
+        return float(allowed[-1]) if len(allowed) else NEVER
 
     return Cascade(first, careful=lowest(CAREFUL), fast=lowest(FAST))
 
 
-def _lost(before: Staged, after: Staged) -> float:
-    """The greater of two falls: of accuracy, and of what is found out of scope."""
+def _lost(without: Staged, steps: Sequence[Staged]) -> npt.NDArray[np.float64]:
+    """The greater of two falls at each step (steps,): of accuracy, and of what is found out of scope.
+
+    The lower the threshold, the more must be lost in the long run, but from one step to the next a
+    single message out of scope can decide. So what is counted is made to rise only (isotonic
+    regression: Barlow and others 1972); the first step that happens to lose too much decides nothing.
+    """
     falls = [
-        old.value - new.value
-        for old, new in ((before.accuracy, after.accuracy), (before.out_recall, after.out_recall))
+        [old.value - getattr(staged, name).value for staged in steps]
+        for name, old in (("accuracy", without.accuracy), ("out_recall", without.out_recall))
         if old.n
     ]
-    return max(falls, default=0.0)
+    order = np.arange(len(steps))
+    risen = [IsotonicRegression().fit_transform(order, fall) for fall in falls]
+    return np.asarray(np.max(risen, axis=0), np.float64)

@@ -130,7 +130,7 @@ def _write_parts(directory: Path, draft: Draft) -> tuple[str, ...]:
     config = draft.base.config()
     for number, adapter in enumerate(draft.adapters, start=1):
         paths.append(f"adapter-{number}.safetensors")
-        write_adapter(directory / paths[-1], adapter_to_gguf(adapter, config), eight_bits=True)
+        write_adapter(directory / paths[-1], adapter_to_gguf(adapter, config), bits=8)
     for notice in dict.fromkeys([*draft.notices, *draft.base.notices]):
         paths.append(notice.name)
         shutil.copyfile(notice, directory / notice.name)

@@ -1,4 +1,4 @@
-"""Gemma 3 in plain torch, for training in little time: LoRA is folded into the weights once a step.
+"""Gemma 3 in plain torch, for training in little time: changes are folded into the weights once a step.
 
 The layers are those of ``transformers``' ``Gemma3TextModel`` (Gemma Team 2025, arXiv 2503.19786), written
 without its general machinery, so that a step launches a third of the kernels. Weights come by their
@@ -12,14 +12,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from app.errors import FileDamaged
+from training.changes import Change
 from training.padding import Begun, Behind, Real
 
 MATRICES = ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
@@ -74,8 +73,7 @@ class Gemma(torch.nn.Module):
     matrix and answers what they will be where they are served: training sees that, and what it learns
     goes to the values as they are.
 
-    LoRA factors begin anew, ``rank`` wide, or at ``factors`` by tensor name, ``(a, b)``, ``alpha`` not yet
-    in ``b``.
+    ``change`` answers with what may change of a matrix, from its name and its values.
     """
 
     def __init__(
@@ -85,10 +83,7 @@ class Gemma(torch.nn.Module):
         *,
         layers: Sequence[int] | None = None,
         shape: Shape | None = None,
-        rank: int = 0,
-        alpha: float = 2.0,
-        seed: int = 0,
-        factors: Mapping[str, Sequence[npt.NDArray[np.float32]]] | None = None,
+        change: Callable[[str, torch.Tensor], Change] | None = None,
         compiled: bool = False,
         rounded: Callable[[str, torch.Tensor], torch.Tensor] | None = None,
     ) -> None:
@@ -98,21 +93,17 @@ class Gemma(torch.nn.Module):
         count = 1 + max(int(name.split(".")[1]) for name in tensors if name.startswith("blk."))
         self.layers = tuple(range(count) if layers is None else layers)
         self.names = [f"blk.{i}.{kind}.weight" for i in self.layers for kind in MATRICES]
-        """Of the matrices that are tuned, in the order of :attr:`factors`."""
+        """Of the matrices that are tuned."""
         self.table = table
         self._frozen = {name: tensors[name] for name in self.names}
         self._norms = {n: t for n, t in tensors.items() if n.endswith("norm.weight")}
-        self.scale = alpha
-        self.factors = torch.nn.ParameterList()
-        generator = torch.Generator().manual_seed(seed)
-        for name in self.names if rank or factors else ():
-            if factors:
-                pair = [torch.from_numpy(factor) for factor in factors[name]]
-            else:
-                out, width = tensors[name].shape
-                a = torch.randn(rank, width, generator=generator) / math.sqrt(width)
-                pair = [a, torch.zeros(out, rank)]
-            self.factors.extend(torch.nn.Parameter(factor.to(table.device)) for factor in pair)
+        self.changes = (
+            {name: change(name, self._frozen[name]) for name in self.names} if change else {}
+        )
+        """By :attr:`names`; none: the weights stay as they are."""
+        self.factors = torch.nn.ParameterList(
+            p for made in self.changes.values() for p in made.parameters
+        )
         self.merged: dict[str, torch.Tensor] = {}
         self._rounded = rounded
         self._compiled = compiled
@@ -120,24 +111,22 @@ class Gemma(torch.nn.Module):
         self._after = torch.compile(_after) if compiled else _after
 
     def merge(self, trainable: bool = False) -> None:
-        """Fold the factors into bfloat16 weights, ``trainable`` ones for :meth:`collect`."""
-        for number, name in enumerate(self.names):
+        """Fold the changes into bfloat16 weights, ``trainable`` ones for :meth:`collect`."""
+        for name in self.names:
             weight = self._frozen[name]
-            if len(self.factors):
-                a, b = self.factors[2 * number].data, self.factors[2 * number + 1].data
-                weight = torch.addmm(weight, b, a, alpha=self.scale)
+            if name in self.changes:
+                weight = self.changes[name].to(weight)
             if trainable and self._rounded is not None:
                 weight = self._rounded(name, weight)
             self.merged[name] = weight.bfloat16().requires_grad_(trainable)
 
     def collect(self) -> list[torch.Tensor]:
-        """Gradients of the factors from those of the merged weights, which are forgotten."""
+        """Gradients of what is learned from those of the merged weights, which are forgotten."""
         found = []
-        for number, name in enumerate(self.names):
+        for name, change in self.changes.items():
             grad = self.merged[name].grad
-            a, b = self.factors[2 * number].data, self.factors[2 * number + 1].data
             grad = torch.zeros_like(self._frozen[name]) if grad is None else grad.float()
-            found += [self.scale * (b.T @ grad), self.scale * (grad @ a.T)]
+            found += change.gradients(grad)
             self.merged[name].grad = None
         return found
 

@@ -20,10 +20,11 @@ import torch.nn.functional as F
 
 from training.gemma import Gemma, last_states
 from training.padding import padded
-from training.tuning import Progress, Tuned
+from training.tuning import Adapter, Progress, Tuned
 
 KEPT_EVERY = 200
 """Steps after which a run hands out what it has learned so far."""
+_TOLD_EVERY = 50
 _AT_ONCE = 4
 """Batches that are drawn together and cut by length, for less padding."""
 
@@ -212,7 +213,7 @@ def train(
     peaks = [group["lr"] for group in optimiser.param_groups]
     trained = [*factors, *readers]
     average = [p.detach().clone() for p in trained]
-    step = 0
+    step, lost = 0, torch.zeros(())
     while (done := pace(step)) < 1.0:
         step += 1
         for group, peak in zip(optimiser.param_groups, peaks, strict=True):
@@ -220,7 +221,9 @@ def train(
         model.merge(trainable=True)
         optimiser.zero_grad(set_to_none=True)
         for objective in objectives:
-            objective.loss(model).backward()
+            loss = objective.loss(model)
+            loss.backward()
+            lost = lost + loss.detach()
             for factor, grad in zip(
                 factors, _cut(model.collect(), 1 / len(objectives)), strict=True
             ):
@@ -230,8 +233,9 @@ def train(
         decay = min(config.ema, step / (step + 9.0))
         with torch.no_grad():
             torch._foreach_lerp_(average, [p.detach() for p in trained], 1.0 - decay)
-        if progress and step % 50 == 0:
-            progress(step, config.steps, float(sum(messages.last.values())))
+        if progress and step % _TOLD_EVERY == 0:
+            progress(step, config.steps, float(lost) / _TOLD_EVERY)
+            lost = torch.zeros(())
         if keep and step % KEPT_EVERY == 0:
             _swap(trained, average)
             keep(Tuned(adapter_of(model), messages.heads()))
@@ -250,13 +254,9 @@ def _swap(some: Sequence[torch.Tensor], others: Sequence[torch.Tensor]) -> None:
         other.copy_(before)
 
 
-def adapter_of(model: Gemma) -> dict[str, tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]:
-    """LoRA factors by tensor name, the scale folded into the second."""
-    arrays = [p.detach().float().cpu().numpy().copy() for p in model.factors]
-    return {
-        name: (arrays[2 * i], arrays[2 * i + 1] * np.float32(model.scale))
-        for i, name in enumerate(model.names)
-    }
+def adapter_of(model: Gemma) -> Adapter:
+    """What was learned, as factors by tensor name."""
+    return {name: change.factors() for name, change in model.changes.items()}
 
 
 def _cut(gradients: list[torch.Tensor], most: float) -> list[torch.Tensor]:

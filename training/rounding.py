@@ -16,12 +16,9 @@ import numpy.typing as npt
 import torch
 from gguf import GGMLQuantizationType
 
+from app.artifacts.four_bits import BLOCK, CODES
 from app.backends.gguf_quantise import Quantisation
 
-CODES = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)
-"""The sixteen numbers of IQ4_NL, as llama.cpp has them (ggml-common.h, ``kvalues_iq4nl``)."""
-BLOCK = 32
-"""Numbers that share a scale."""
 _TRIES = 7
 """Codes on either side of the lowest that a block's largest number may get, as llama.cpp tries them."""
 _NOTHING = 1e-12

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -29,6 +30,7 @@ from training.cart.encoding import CartEncoder, EncodedCart
 from training.cart.packing import CartGroup, together
 from training.cart.renaming import rename, stems_of
 from training.cart.tuning import CartObjective
+from training.changes import Change, LowRank, Whole, fresh
 from training.examples import LANGUAGES, read_rows, read_seeds
 from training.gemma import Gemma, read_checkpoint
 from training.joint import Message, Messages, Pool, first_rows, train
@@ -148,10 +150,7 @@ def learn(
         tensors,
         table,
         layers=variant.layers,
-        rank=variant.rank,
-        alpha=variant.scale if before is None else 1.0,
-        seed=config.seed,
-        factors=None if before is None else balanced(before.adapter),
+        change=_change(variant, before),
         compiled=device.startswith("cuda"),
         rounded=_rounding(variant, before) if variant.rounded else None,
     )
@@ -177,6 +176,27 @@ def learn(
         None if keep is None else lambda so_far: keep(*result(so_far)),
     )
     return result(tuned)
+
+
+def _change(variant: Variant, before: Start | None) -> Callable[[str, torch.Tensor], Change]:
+    """What is tuned: a new adapter, the one that was there (maybe wider), or all numbers."""
+    if before is None:
+        return fresh(variant.rank, variant.scale, variant.tuning.seed)
+    started = balanced(before.adapter)
+    if variant.whole:
+
+        def all_of(name: str, weight: torch.Tensor) -> Change:
+            a, b = (torch.from_numpy(factor).to(weight.device) for factor in started[name])
+            return Whole(a, b, variant.kept, before.importance.get(name))
+
+        return all_of
+    started = widened(started, variant.kept, variant.tuning.seed)
+
+    def factors_of(name: str, weight: torch.Tensor) -> Change:
+        a, b = (torch.from_numpy(factor).to(weight.device) for factor in started[name])
+        return LowRank(a, b, 1.0)
+
+    return factors_of
 
 
 def _rounding(variant: Variant, before: Start | None) -> Rounding:
@@ -222,6 +242,18 @@ def balanced(adapter: Adapter) -> Adapter:
         share = np.sqrt(np.maximum(columns, _NOTHING) / np.maximum(rows, _NOTHING))
         even[name] = a * share[:, None], b / share
     return even
+
+
+def widened(adapter: Adapter, rank: int, seed: int) -> Adapter:
+    """The same changes by factors ``rank`` wide, if they are narrower: what is added begins anew."""
+    rng = np.random.default_rng(seed)
+    wide: Adapter = {}
+    for name, (a, b) in adapter.items():
+        more = max(0, rank - len(a))
+        new = rng.standard_normal((more, a.shape[1]), np.float32) / math.sqrt(a.shape[1])
+        nothing = np.zeros((len(b), more), np.float32)
+        wide[name] = np.concatenate([a, new]).astype(np.float32), np.concatenate([b, nothing], 1)
+    return wide
 
 
 def group_texts(

@@ -60,7 +60,7 @@ CART_TEXTS = 9000
 """Messages about carts that the teacher reads too, a language."""
 CART_ROWS = 120_000
 CART_HELD_OUT = 2400
-RENAMED_SHARE = 0.5
+RENAMED_SHARE = 0.3
 """Of the cart rows, whose products get made-up names (:mod:`training.cart.renaming`)."""
 VOCABULARY: Path | None = HERE / "data" / "vocabulary.safetensors"
 """The pieces of Gemma's vocabulary that the weights keep, by `python -m training vocabulary`; None: all."""
@@ -84,6 +84,10 @@ class Variant:
     quantisation: str = DEFAULT_QUANTISATION
     catalogs: int = 48
     """In each step, each with several rows (:mod:`training.cart.packing`)."""
+    kept: int = 128
+    """Width of the adapter that goes on from a published one, unless that one is wider."""
+    whole: bool = False
+    """Whether such a run tunes all numbers of the matrices, of which ``kept`` is what remains."""
     rounded: bool = False
     """Whether it is tuned with its weights rounded as they will be (:mod:`training.rounding`)."""
 

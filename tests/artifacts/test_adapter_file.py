@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 from app.artifacts.adapter_file import Adapter, read_adapter, write_adapter
 from app.errors import FileDamaged
@@ -37,7 +37,7 @@ def path(tmp_path: Path) -> Path:
 def test_eight_bits_come_back_within_a_hundredth(path: Path):
     """Of the largest value of what each row of ``a`` and column of ``b`` make together."""
     adapter: Adapter = {NAME: factors(1), "blk.11.ffn_down.weight": factors(2)}
-    write_adapter(path, adapter, eight_bits=True)
+    write_adapter(path, adapter, bits=8)
     found = read_adapter(path)
     assert found.keys() == adapter.keys()
     for name, (a, b) in adapter.items():
@@ -58,9 +58,66 @@ def test_eight_bits_take_half_the_size(path: Path, tmp_path: Path):
             rng.normal(size=(2048, 64)).astype(np.float32),
         )
     }
-    write_adapter(path, adapter, eight_bits=True)
+    write_adapter(path, adapter, bits=8)
     write_adapter(tmp_path / "halves.safetensors", adapter)
     assert path.stat().st_size < 0.51 * (tmp_path / "halves.safetensors").stat().st_size
+
+
+def square(rank: int = 64) -> Adapter:
+    """A Gemma's size, rows of unlike length, one of them of nothing."""
+    rng = np.random.default_rng(1)
+    a = rng.normal(size=(rank, 640)).astype(np.float32)
+    b = rng.normal(size=(2048, rank)).astype(np.float32)
+    b[:, 3] = 0
+    return {NAME: (a * np.geomspace(1e-3, 10, rank, dtype=np.float32)[:, None], b)}
+
+
+def test_four_bits_lose_little_of_each_part(path: Path):
+    """A tenth of what a row of ``a`` and a column of ``b`` make together, be it large or small."""
+    adapter = square()
+    write_adapter(path, adapter, bits=4)
+    (a, b), (read_a, read_b) = adapter[NAME], read_adapter(path)[NAME]
+    assert read_a.dtype == read_b.dtype == np.float32
+    assert not read_b[:, 3].any()
+    for rank in range(0, 64, 7):
+        wanted = np.outer(b[:, rank], a[rank])
+        error = np.linalg.norm(np.outer(read_b[:, rank], read_a[rank]) - wanted)
+        assert error <= 0.13 * np.linalg.norm(wanted)
+
+
+def test_four_bits_take_a_quarter_of_the_size(path: Path, tmp_path: Path):
+    """And a bit, for the scales."""
+    write_adapter(path, square(), bits=4)
+    write_adapter(tmp_path / "halves.safetensors", square())
+    assert path.stat().st_size < 0.29 * (tmp_path / "halves.safetensors").stat().st_size
+
+
+def test_what_makes_no_blocks_keeps_eight_bits(path: Path):
+    """Every other matrix of the same file has its four."""
+    write_adapter(path, square() | {"blk.1.attn_k.weight": factors()}, bits=4)
+    kinds = {name: tensor.dtype for name, tensor in load_file(path).items()}
+    assert kinds["blk.1.attn_k.weight.lora_a"] == np.int8
+    assert kinds[A] == np.uint8
+    assert read_adapter(path).keys() == {NAME, "blk.1.attn_k.weight"}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {f"{A}_blocks": None},
+        {f"{B}_blocks": None},
+        {f"{A}_blocks": np.ones((64, 19), np.float16)},
+        {f"{A}_blocks": np.ones((64, 20), np.float32)},
+        {A: np.ones((64, 321), np.uint8)},
+        {B: np.ones((1000, 64), np.uint8)},
+    ],
+)
+def test_blocks_that_do_not_fit_are_refused(path: Path, change: dict):
+    """As anything that is missing or of another size."""
+    write_adapter(path, square(), bits=4)
+    save_file({k: v for k, v in (load_file(path) | change).items() if v is not None}, path)
+    with pytest.raises(FileDamaged, match="blocks that do not fit"):
+        read_adapter(path)
 
 
 @pytest.mark.parametrize("kind", [np.float16, np.float32])

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from training.changes import fresh
 from training.gemma import Gemma, Shape
 
 HIDDEN, VOCABULARY, HEAD, HEADS, INNER = 32, 128, 16, 2, 64
@@ -21,8 +22,10 @@ _SHAPES = {
 _NORMS = ("attn_norm", "post_attention_norm", "ffn_norm", "post_ffw_norm")
 
 
-def tiny_gemma(layers: int = 2, **options: Any) -> Gemma:
-    """``options`` are those of :class:`Gemma`, such as ``rank``."""
+def tiny_gemma(
+    layers: int = 2, rank: int = 4, scale: float = 2.0, seed: int = 0, **options: Any
+) -> Gemma:
+    """A fresh adapter's ``rank``, 0 for none; ``options`` are those of :class:`Gemma`."""
     generator = torch.Generator().manual_seed(1)
 
     def drawn(*shape: int) -> torch.Tensor:
@@ -36,5 +39,7 @@ def tiny_gemma(layers: int = 2, **options: Any) -> Gemma:
             tensors[f"blk.{layer}.{kind}.weight"] = torch.ones(HIDDEN)
         for kind in ("attn_q_norm", "attn_k_norm"):
             tensors[f"blk.{layer}.{kind}.weight"] = torch.ones(HEAD)
-    settings = {"shape": Shape(head_dim=HEAD, window=64), "rank": 4}
+    settings: dict[str, Any] = {"shape": Shape(head_dim=HEAD, window=64)}
+    if rank:
+        settings["change"] = fresh(rank, scale, seed)
     return Gemma(tensors, drawn(VOCABULARY, HIDDEN), **settings | options)
