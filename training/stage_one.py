@@ -182,15 +182,14 @@ def _change(variant: Variant, before: Start | None) -> Callable[[str, torch.Tens
     """What is tuned: a new adapter, the one that was there (maybe wider), or all numbers."""
     if before is None:
         return fresh(variant.rank, variant.scale, variant.tuning.seed)
-    started = balanced(before.adapter)
+    started = widened(balanced(before.adapter), variant.kept, variant.tuning.seed)
     if variant.whole:
 
         def all_of(name: str, weight: torch.Tensor) -> Change:
             a, b = (torch.from_numpy(factor).to(weight.device) for factor in started[name])
-            return Whole(a, b, variant.kept, before.importance.get(name))
+            return Whole(a, b, len(a), before.importance.get(name))
 
         return all_of
-    started = widened(started, variant.kept, variant.tuning.seed)
 
     def factors_of(name: str, weight: torch.Tensor) -> Change:
         a, b = (torch.from_numpy(factor).to(weight.device) for factor in started[name])

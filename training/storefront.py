@@ -84,10 +84,10 @@ class Variant:
     quantisation: str = DEFAULT_QUANTISATION
     catalogs: int = 48
     """In each step, each with several rows (:mod:`training.cart.packing`)."""
-    kept: int = 128
-    """Width of the adapter that goes on from a published one, unless that one is wider."""
+    kept: int = 0
+    """Width of the adapter that goes on from a published one, if more than that one has."""
     whole: bool = False
-    """Whether such a run tunes all numbers of the matrices, of which ``kept`` is what remains."""
+    """Whether such a run tunes all numbers of the matrices, of which that width is kept."""
     rounded: bool = False
     """Whether it is tuned with its weights rounded as they will be (:mod:`training.rounding`)."""
 

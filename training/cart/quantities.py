@@ -25,8 +25,16 @@ CROATIAN_UNITS = {
     "bočica": ("f", "bočica", "bočicu", "bočice", "bočica"),
     "vreća": ("f", "vreća", "vreću", "vreće", "vreća"),
     "kanta": ("f", "kanta", "kantu", "kante", "kanti"),
+    "set": ("m", "set", "set", "seta", "setova"),
+    "komplet": ("m", "komplet", "komplet", "kompleta", "kompleta"),
+    "posudica": ("f", "posudica", "posudicu", "posudice", "posudica"),
+    "posuda": ("f", "posuda", "posudu", "posude", "posuda"),
+    "rola": ("f", "rola", "rolu", "role", "rola"),
+    "konzerva": ("f", "konzerva", "konzervu", "konzerve", "konzervi"),
 }
-_SPANISH_FEMININE = {"lata", "botella", "bolsa", "caja", "tableta", "barra", "pastilla"}
+_SPANISH_FEMININE = {
+    "lata", "botella", "bolsa", "caja", "tableta", "barra", "pastilla", "bandeja", "tarrina", "garrafa",
+}  # fmt: skip
 _COUNTS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12)
 _WEIGHTS = (40, 20, 11, 7, 5, 5, 2, 2, 1, 3, 3)
 # What people round to; the other half of the larger quantities is any number.
