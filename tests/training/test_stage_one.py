@@ -198,23 +198,25 @@ def _assert_goes_on(
     save_file({"rows": rows, "bias": bias + 1}, version / "head.safetensors")
     save_file(cart_tensors(carts), version / "cart.safetensors")
     still = JointConfig(learning_rate=0, head_learning_rate=0, steps=1, batch_size=16)
-    still_variant = replace(variant, tuning=still)
-    again = stage_one.tune_default(
-        base,
-        directory,
-        directory,
-        directory / "again",
-        "cpu",
-        lambda *_: None,
-        still_variant,
-        version,
-    )
-    assert np.array_equal(again.heads[0][0], rows)
-    assert np.array_equal(again.heads[0][1], bias + 1)
-    for name, (a, b) in again.adapter.items():
-        first, second = tuned.adapter[name]
-        assert a.shape == first.shape
-        assert b @ a == pytest.approx(second @ first, abs=1e-3)
+    rank = DEFAULT.rank
+    for extra, width in (({}, rank), ({"kept": 2 * rank}, 2 * rank), ({"whole": True}, rank)):
+        again = stage_one.tune_default(
+            base,
+            directory,
+            directory,
+            directory / "again",
+            "cpu",
+            lambda *_: None,
+            replace(variant, tuning=still, **extra),
+            version,
+        )
+        assert np.array_equal(again.heads[0][0], rows)
+        assert np.array_equal(again.heads[0][1], bias + 1)
+        for name, (a, b) in again.adapter.items():
+            first, second = tuned.adapter[name]
+            # Of all numbers no more rows are kept than a small matrix has.
+            assert len(a) == min(width, *(b @ a).shape) if extra.get("whole") else len(a) == width
+            assert b @ a == pytest.approx(second @ first, abs=1e-3)
     kept = read_cart_heads(directory / "again")
     assert kept is not None
     assert kept.wording is not None
