@@ -33,6 +33,8 @@ from training.measure import prototypes_of
 
 VOCABULARY = "vocabulary.safetensors"
 IMPORTANCE_TEXTS = 300
+_WIDE = 128
+"""Of an adapter: a wider one is kept in 4 bits a number, for git holds it (0032)."""
 UNCALIBRATED = Calibration(0.5, 0.5, (0.0,) * 8, 0.0, (0.0,) * 8, (1.0,) * 8, 0.5)
 
 
@@ -130,7 +132,9 @@ def _write_parts(directory: Path, draft: Draft) -> tuple[str, ...]:
     config = draft.base.config()
     for number, adapter in enumerate(draft.adapters, start=1):
         paths.append(f"adapter-{number}.safetensors")
-        write_adapter(directory / paths[-1], adapter_to_gguf(adapter, config), bits=8)
+        wide = max(len(a) for a, _ in adapter.values()) > _WIDE
+        bits = 4 if wide else 8
+        write_adapter(directory / paths[-1], adapter_to_gguf(adapter, config), bits=bits)
     for notice in dict.fromkeys([*draft.notices, *draft.base.notices]):
         paths.append(notice.name)
         shutil.copyfile(notice, directory / notice.name)
