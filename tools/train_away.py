@@ -158,9 +158,9 @@ def train(
     catalogs: int,
     device: str,
     *,
-    rate: float = DEFAULT.tuning.learning_rate,
+    rate: float | None = None,
     rank: int = DEFAULT.kept,
-    whole: bool = False,
+    whole: bool = True,
     rounded: bool = False,
     profiled: bool = False,
 ) -> None:
@@ -174,10 +174,12 @@ def train(
     while not (work / "targets.npy").is_file() or len(groups) < FIRST_GROUPS:
         time.sleep(0.5)
     targets = np.load(work / "targets.npy").astype(np.float32)
-    tuning = replace(DEFAULT.tuning, seed=seed, batch_size=messages, learning_rate=rate)
+    tuning = replace(DEFAULT.tuning, seed=seed, batch_size=messages)
     variant = replace(
         DEFAULT, tuning=tuning, catalogs=catalogs, kept=rank, whole=whole, rounded=rounded
     )
+    if rate is not None:
+        variant = replace(variant, whole_rate=rate, tuning=replace(tuning, learning_rate=rate))
     clock = _Clock(until)
     _say(f"{len(lessons.texts)} texts, {len(groups)} catalogs")
 
@@ -292,7 +294,7 @@ def main() -> None:
                 given.device,
                 rate=given.learning_rate,
                 rank=given.rank,
-                whole=given.whole,
+                whole=not given.factors,
                 rounded=given.rounded,
                 profiled=given.profile,
             )
@@ -321,9 +323,9 @@ def _arguments() -> argparse.Namespace:
     found["train"].add_argument(
         "--profile", action="store_true", help="Three steps, to the screen."
     )
-    found["train"].add_argument("--learning-rate", type=float, default=DEFAULT.tuning.learning_rate)
+    found["train"].add_argument("--learning-rate", type=float, help="At its peak.")
     found["train"].add_argument("--rank", type=int, default=DEFAULT.kept, help="Of the result.")
-    found["train"].add_argument("--whole", action="store_true", help="See training/changes.py.")
+    found["train"].add_argument("--factors", action="store_true", help="Tune an adapter alone.")
     found["train"].add_argument("--rounded", action="store_true", help="See training/rounding.py.")
     found["pack"].add_argument("--start", type=Path, default=Path("model_store/storefront/1"))
     for name in ("rows", "train", "take"):

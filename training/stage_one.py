@@ -80,8 +80,7 @@ def tune_default(
 ) -> Tuned:
     """Tune and keep the outcome in ``run``; several runs with other seeds are worth averaging.
 
-    ``start`` is a published version to go on from: its weights, its head and its cart heads. Its adapter is
-    tuned further and stays as wide as it is.
+    ``start`` is a published version to go on from: its weights, its head and its cart heads.
     """
     tokeniser = Tokeniser(base, Prompt())
     tensors, table = read_checkpoint(base.directory / "model.safetensors", device)
@@ -146,6 +145,8 @@ def learn(
     # Its attention plans each call anew on the host, 5 ms every time: more than the GPU then takes.
     torch.backends.cuda.enable_cudnn_sdp(False)
     config = variant.tuning
+    if before is not None and variant.whole:
+        config = replace(config, learning_rate=variant.whole_rate)
     model = Gemma(
         tensors,
         table,

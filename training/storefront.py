@@ -84,10 +84,12 @@ class Variant:
     quantisation: str = DEFAULT_QUANTISATION
     catalogs: int = 48
     """In each step, each with several rows (:mod:`training.cart.packing`)."""
-    kept: int = 0
+    kept: int = 256
     """Width of the adapter that goes on from a published one, if more than that one has."""
-    whole: bool = False
+    whole: bool = True
     """Whether such a run tunes all numbers of the matrices, of which that width is kept."""
+    whole_rate: float = 1.5e-4
+    """Its learning rate, in the place of that of factors."""
     rounded: bool = False
     """Whether it is tuned with its weights rounded as they will be (:mod:`training.rounding`)."""
 

@@ -199,7 +199,7 @@ def _assert_goes_on(
     save_file(cart_tensors(carts), version / "cart.safetensors")
     still = JointConfig(learning_rate=0, head_learning_rate=0, steps=1, batch_size=16)
     rank = DEFAULT.rank
-    for extra, width in (({}, rank), ({"kept": 2 * rank}, 2 * rank), ({"whole": True}, rank)):
+    for whole, width in ((False, rank), (False, 2 * rank), (True, rank)):
         again = stage_one.tune_default(
             base,
             directory,
@@ -207,7 +207,7 @@ def _assert_goes_on(
             directory / "again",
             "cpu",
             lambda *_: None,
-            replace(variant, tuning=still, **extra),
+            replace(variant, tuning=still, whole=whole, whole_rate=0, kept=width),
             version,
         )
         assert np.array_equal(again.heads[0][0], rows)
@@ -215,7 +215,7 @@ def _assert_goes_on(
         for name, (a, b) in again.adapter.items():
             first, second = tuned.adapter[name]
             # Of all numbers no more rows are kept than a small matrix has.
-            assert len(a) == min(width, *(b @ a).shape) if extra.get("whole") else len(a) == width
+            assert len(a) == (min(width, *(b @ a).shape) if whole else width)
             assert b @ a == pytest.approx(second @ first, abs=1e-3)
     kept = read_cart_heads(directory / "again")
     assert kept is not None
