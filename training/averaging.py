@@ -94,7 +94,7 @@ def _sum(
     # Of two thin factors only the small middle needs a decomposition.
     left, middle_b = np.linalg.qr(b.astype(np.float64))
     right, middle_a = np.linalg.qr((a * scale).T.astype(np.float64))
-    u, values, v = np.linalg.svd(middle_b @ middle_a.T)
+    u, values, v = np.linalg.svd(middle_b @ middle_a.T, full_matrices=False)
     root = np.sqrt(values[:rank])
     cut_a = (root[:, None] * v[:rank]) @ right.T / scale
     cut_b = (left @ u[:, :rank]) * root

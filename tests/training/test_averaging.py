@@ -36,6 +36,14 @@ def test_changes_of_the_weights_are_summed(rank: int):
     np.testing.assert_allclose(change(result), 0.7 * change(one) + 0.6 * change(other), atol=1e-4)
 
 
+def test_a_matrix_smaller_than_the_rank_loses_nothing():
+    """More factors than it has rows: as many as it has are kept."""
+    parts = [(1.0, tuned(seed, rank=10)) for seed in (1, 2, 3)]
+    result = average(parts, OUTPUTS + 4)
+    assert len(result.adapter[NAME][0]) == OUTPUTS
+    np.testing.assert_allclose(change(result), sum(change(part) for _, part in parts), atol=1e-4)
+
+
 def test_a_cut_keeps_the_most_that_its_rank_can_hold():
     """The error is that of the singular values left out (Eckart and Young)."""
     one, other = tuned(1), tuned(2)
