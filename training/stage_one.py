@@ -184,19 +184,14 @@ def _change(variant: Variant, before: Start | None) -> Callable[[str, torch.Tens
     if before is None:
         return fresh(variant.rank, variant.scale, variant.tuning.seed)
     started = widened(balanced(before.adapter), variant.kept, variant.tuning.seed)
-    if variant.whole:
 
-        def all_of(name: str, weight: torch.Tensor) -> Change:
-            a, b = (torch.from_numpy(factor).to(weight.device) for factor in started[name])
-            return Whole(a, b, len(a), before.importance.get(name))
-
-        return all_of
-
-    def factors_of(name: str, weight: torch.Tensor) -> Change:
+    def change(name: str, weight: torch.Tensor) -> Change:
         a, b = (torch.from_numpy(factor).to(weight.device) for factor in started[name])
+        if variant.whole:
+            return Whole(a, b, len(a), before.importance.get(name))
         return LowRank(a, b, 1.0)
 
-    return factors_of
+    return change
 
 
 def _rounding(variant: Variant, before: Start | None) -> Rounding:
