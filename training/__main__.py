@@ -90,6 +90,9 @@ def quantise(
         str, typer.Option(help="Kinds of matrices that keep 16 bits, by comma: v_proj,down_proj.")
     ] = "",
     messages: Annotated[int, typer.Option(help="Training messages to calibrate on.")] = 1024,
+    repacked: Annotated[
+        bool, typer.Option("--repacked", help="gptq: the GGUF weights' own numbers, uncalibrated.")
+    ] = False,
     out: Annotated[
         Path | None, typer.Option(help="gptq: leave it there, and what is served as it is.")
     ] = None,
@@ -120,6 +123,7 @@ def quantise(
         desc_act=desc_act,
         plain=tuple(kind for kind in plain.split(",") if kind),
         messages=messages,
+        repacked=repacked,
     )
     with ProgressLine(console) as progress:
         artifact = ModelStore(store).resolve(name, version)

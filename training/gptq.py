@@ -45,6 +45,8 @@ class GptqConfig:
     """Added to the Hessian's diagonal, as a share of its mean."""
     mse: float = 0.0
     """Search each group's scale for the least error of this power; 0 takes the largest weight."""
+    repacked: bool = False
+    """The GGUF weights' numbers instead, of 8 bits (:mod:`training.repacking`); all else is left aside."""
 
 
 def fitting_group_size(widths: Mapping[str, int], wanted: int | None = None) -> int:
@@ -113,7 +115,20 @@ def _as_auto_gptq(merged: Path, out: Path, config: GptqConfig, group_size: int) 
     """Rewrite config and tensors the way auto-gptq 0.7.1 wrote them, and drop everything else."""
     tensors: dict[str, torch.Tensor] = {}
     for path in sorted(out.glob("*.safetensors")):
-        tensors |= {name: _half(tensor) for name, tensor in load_file(path).items()}
+        tensors |= load_file(path)
+    shutil.rmtree(out)
+    out.mkdir()
+    write_auto_gptq(tensors, merged, out, config, group_size)
+
+
+def write_auto_gptq(
+    tensors: Mapping[str, torch.Tensor],
+    merged: Path,
+    out: Path,
+    config: GptqConfig,
+    group_size: int,
+) -> None:
+    """A checkpoint of these tensors in ``out``, with what ``merged`` says of the model beside them."""
     scheme: dict[str, Any] = {
         "bits": config.bits,
         "group_size": group_size,
@@ -134,9 +149,8 @@ def _as_auto_gptq(merged: Path, out: Path, config: GptqConfig, group_size: int) 
         kinds = {n.rpartition(".layers.")[2].split(".", 1)[1] for n in _quantised(tensors)}
         scheme["modules_in_block_to_quantize"] = [[kind] for kind in sorted(kinds)]
     described["quantization_config"] = scheme
-    shutil.rmtree(out)
-    out.mkdir()
-    save_file(tensors, out / TENSORS, {"format": "pt"})
+    stored = {name: _half(tensor) for name, tensor in tensors.items()}
+    save_file(stored, out / TENSORS, {"format": "pt"})
     (out / TENSORS).chmod(0o644)
     (out / "config.json").write_text(json.dumps(described, indent=1) + "\n")
     (out / "quantize_config.json").write_text(json.dumps(scheme, indent=1) + "\n")

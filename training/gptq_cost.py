@@ -13,6 +13,8 @@ import numpy as np
 from app.artifacts.base_package import Progress, silent
 from app.artifacts.store import Artifact
 from app.backends.base import BackendOptions
+from app.backends.factory import open_backend
+from app.backends.gguf_weights import build_weights
 from app.backends.gptq import GptqBackend
 from app.classification.classifier import Classifier, IntentModel
 from app.classification.decision import decide
@@ -50,6 +52,8 @@ class Comparison:
     """Cart messages; none where the model reads no carts."""
     cart_agreement: float
     """Share of equal cart decisions: outcome, actions, products and quantities."""
+    gguf_agreement: float
+    """Share of decisions that the GGUF weights on this CPU make too."""
     in_scope_messages: int
     accuracy: float
     merged_accuracy: float
@@ -75,7 +79,11 @@ def compare(
     with _served(artifact, model, quantised, threads) as classifier:
         packed = weigh_all(classifier, examples, progress, "quantised weights")
         carts_after = _carts(classifier, progress, "quantised weights")
-    before, after = (decide(e, model.calibration, model.labels) for e in (plain, packed))
+    with _on_cpu(artifact, model, threads) as classifier:
+        stored = weigh_all(classifier, examples, progress, "GGUF weights")
+    before, after, on_cpu = (
+        decide(e, model.calibration, model.labels) for e in (plain, packed, stored)
+    )
     pairs = list(zip(before, after, strict=True))
     served = set(model.labels) - {OUT_OF_SCOPE}
     inside = [i for i, example in enumerate(examples) if example.intent in served]
@@ -93,12 +101,24 @@ def compare(
         ),
         carts=len(carts_before),
         cart_agreement=_mean([a == b for a, b in zip(carts_before, carts_after, strict=True)]),
+        gguf_agreement=_mean([a.intent == b.intent for a, b in zip(after, on_cpu, strict=True)]),
         in_scope_messages=len(inside),
         accuracy=_mean(hits[1]),
         merged_accuracy=_mean(hits[0]),
         bytes=_size(quantised),
         merged_bytes=_size(merged),
     )
+
+
+@contextmanager
+def _on_cpu(artifact: Artifact, model: IntentModel, threads: int) -> Iterator[Classifier]:
+    build_weights(artifact)
+    options = BackendOptions(threads=threads, max_sequences=_SEQUENCES, max_tokens=_TOKENS)
+    backend = open_backend(artifact, options, "gguf")
+    try:
+        yield Classifier(backend, model, cart_model(artifact))
+    finally:
+        backend.close()
 
 
 def gives_goldens(artifact: Artifact, checkpoint: Path, threads: int) -> None:

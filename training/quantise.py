@@ -21,6 +21,7 @@ from app.artifacts.base_package import Progress, silent
 from app.artifacts.checkpoints import install_checkpoint
 from app.artifacts.manifest import write_atomically
 from app.artifacts.store import Artifact
+from app.backends.gguf_weights import build_weights
 from app.classification.prompt import Prompt
 from app.errors import GoldenMismatch, InputError
 from training.bases import Base, Tokeniser
@@ -30,6 +31,7 @@ from training.examples import Example, read_seeds, take_split
 from training.gptq import GptqConfig, quantise
 from training.gptq_cost import SEED, Comparison, compare, gives_goldens
 from training.merged import merge_artifact
+from training.repacking import repack
 from training.shop_csv import read_shop_csv
 from training.storefront import training_seeds
 
@@ -57,11 +59,17 @@ def quantise_artifact(
 ) -> Comparison:
     """Make, measure and install the GPTQ checkpoint of a published version; replaces an older one.
 
+    With ``config.repacked`` it holds the numbers of the version's GGUF weights, which are built first.
+
     An interrupted run leaves the older one as it was. With ``out``, a directory that is not there yet,
     the checkpoint goes to it instead. Raises :class:`GoldenMismatch` where the service would refuse it.
     """
     if config.bits not in {4, 8}:
         raise InputError(f"{config.bits} bits: choose 4 or 8")
+    if config.repacked and (config.bits, config.desc_act, config.plain) != (8, False, ()):
+        raise InputError(
+            "GGUF's numbers are repacked as they are: in 8 bits, all matrices, in order"
+        )
     if out is not None and out.exists():
         raise InputError(f"{out} is there already")
     artifact.weights_directory.mkdir(exist_ok=True)
@@ -71,29 +79,44 @@ def quantise_artifact(
         merged, reference = Path(work) / "merged", Path(work) / "bfloat16"
         merge_artifact(artifact, merged, torch.float32, progress)
         merge_artifact(artifact, reference, torch.bfloat16, progress)
-        given = artifact.manifest.prompt
-        prompt = Prompt(given.prefix, given.suffix)
-        tokeniser = Tokeniser(Base(merged, artifact.recipe().base, ""), prompt)
-        chosen = random.Random(SEED).sample(
-            list(calibration), min(config.messages, len(calibration))
-        )
-        prompts = tokeniser.prompts([example.text for example in chosen])
-        if artifact.manifest.cart is not None:
-            prompts += _cart_prompts(tokeniser, config.carts)
-        progress("quantise", 0, 0)
         made = Path(work) / "quantised"
-        quantise(merged, prompts, config, made, threads)
+        chosen = _chosen(calibration, config)
+        if config.repacked:
+            repack(build_weights(artifact, progress), merged, config, made)
+        else:
+            prompts = _prompts(artifact, merged, chosen, config)
+            progress("quantise", 0, 0)
+            quantise(merged, prompts, config, made, threads)
         if out is None:
             _check_goldens(artifact, made, config, threads)
         comparison = compare(artifact, reference, made, dev, threads, progress)
         write_evaluation(made, config, comparison, len(chosen))
-        packages = ("gptqmodel", "torch", "transformers")
+        packages = ("gguf" if config.repacked else "gptqmodel", "torch", "transformers")
         built_with = ", ".join(f"{package} {version(package)}" for package in packages)
         if out is None:
             install_checkpoint(artifact, made, built_with)
         else:
             shutil.move(made, out)
     return comparison
+
+
+def _chosen(calibration: Sequence[Example], config: GptqConfig) -> list[Example]:
+    """The messages to calibrate on: none where nothing is calibrated."""
+    count = 0 if config.repacked else min(config.messages, len(calibration))
+    return random.Random(SEED).sample(list(calibration), count)
+
+
+def _prompts(
+    artifact: Artifact, merged: Path, chosen: Sequence[Example], config: GptqConfig
+) -> list[tuple[int, ...]]:
+    """Token ids of the messages, and of carts where the model reads them."""
+    given = artifact.manifest.prompt
+    prompt = Prompt(given.prefix, given.suffix)
+    tokeniser = Tokeniser(Base(merged, artifact.recipe().base, ""), prompt)
+    prompts = tokeniser.prompts([example.text for example in chosen])
+    if artifact.manifest.cart is not None:
+        prompts += _cart_prompts(tokeniser, config.carts)
+    return prompts
 
 
 def _cart_prompts(tokeniser: Tokeniser, count: int) -> list[tuple[int, ...]]:

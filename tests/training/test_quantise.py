@@ -64,6 +64,20 @@ def test_nothing_but_the_checkpoint_stays_behind(artifact: Artifact, made):
     }
 
 
+def test_the_cpus_numbers_are_repacked(artifact: Artifact, made, tmp_path: Path):
+    """They answer as the GGUF weights do, and are laid out as any other checkpoint."""
+    config = GptqConfig(repacked=True)
+    out = tmp_path / "repacked"
+    comparison = recipe.quantise_artifact(artifact, [], MESSAGES, config, threads=1, out=out)
+    assert comparison.gguf_agreement == 1.0
+    kept = json.loads((out / "evaluation.json").read_text())
+    assert (kept["config"]["repacked"], kept["config"]["messages"]) == (True, 0)
+    build = {"build.json"}
+    assert {path.name for path in out.iterdir()} | build == {p.name for p in made[0].iterdir()}
+    with pytest.raises(InputError, match="in 8 bits"):
+        recipe.quantise_artifact(artifact, [], [], GptqConfig(bits=4, repacked=True), threads=1)
+
+
 def test_a_run_that_breaks_off_leaves_the_older_checkpoint(
     artifact: Artifact, made, monkeypatch: pytest.MonkeyPatch
 ):
