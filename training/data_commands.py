@@ -48,13 +48,13 @@ def check_data(
 ) -> None:
     """List near-duplicates of fitted messages in all that is measured on; exit 1 if any is a leak."""
     from training.duplicates import join_families
-    from training.examples import read_seeds
+    from training.examples import read_late, read_seeds
     from training.leaks import find_leaks, measured_sets
     from training.shops import read_shops
 
     seeds = join_families(read_seeds()) if joined else read_seeds()
     shops = [message for messages in read_shops().values() for message in messages]
-    findings = find_leaks(seeds, measured_sets(data, seeds), shops)
+    findings = find_leaks(seeds, measured_sets(data, seeds), [*shops, *read_late()])
     _show_findings(findings)
     if any(finding.leaks for finding in findings):
         raise typer.Exit(1)
@@ -127,11 +127,15 @@ def _show_stats(found: Stats) -> None:
     for heading in ("words", "characters", "slots"):
         _output.print(_table(heading, seeds[heading]))
     _output.print(_table("made-up shops", found["shops"]))
-    measured = Table("only measured on", "messages", *found["languages"])
-    for name, content in found["measured_only"].items():
-        by_language = {k: c["messages"] for k, c in content["by_language"].items()}
-        measured.add_row(name, str(content["messages"]), *_cells(by_language, found["languages"]))
-    _output.print(measured)
+    for heading, sets in (
+        ("only trained on", {"late": found["late"]}),
+        ("only measured on", found["measured_only"]),
+    ):
+        table = Table(heading, "messages", *found["languages"])
+        for name, content in sets.items():
+            by_language = {k: c["messages"] for k, c in content["by_language"].items()}
+            table.add_row(name, str(content["messages"]), *_cells(by_language, found["languages"]))
+        _output.print(table)
     _output.print(f"{found['dropped_rows']} rows of the files repeat or contradict another")
 
 

@@ -15,6 +15,8 @@ from app.domain import OUT_OF_SCOPE
 
 HERE = Path(__file__).parent
 SEEDS = HERE / "data" / "seeds"
+LATE = HERE / "data" / "late"
+"""Messages that came after the splits had been drawn: all for training, none near a measured one."""
 WILD = HERE / "data" / "wild.jsonl"
 STRANGERS = HERE / "data" / "strangers.jsonl"
 """Two test sets written from the taxonomy alone, by hands that saw no seed; never trained on."""
@@ -80,6 +82,17 @@ def read_seeds(directory: Path = SEEDS) -> list[Example]:
                 kind: value for kind, value in row.get("slots", {}).items() if str(value) in text
             }
             examples.append(Example(text, intent, language, origin, family, slots))
+    return distinct(examples)
+
+
+def read_late(directory: Path = LATE) -> list[Example]:
+    """The messages for training only: ``<language>.jsonl``, rows of intent and text."""
+    examples = []
+    for path in sorted(directory.glob("*.jsonl")):
+        for row in read_rows(path):
+            text = normalise(row["text"])
+            family = f"late:{_digest(text)}"
+            examples.append(Example(text, row["intent"], path.stem, "late", family))
     return distinct(examples)
 
 

@@ -16,6 +16,7 @@ from training.examples import (
     WILD,
     Example,
     read_labelled,
+    read_late,
     read_rows,
     read_seeds,
     read_taxonomy,
@@ -44,7 +45,7 @@ class SetStats(TypedDict):
 
 
 class Stats(TypedDict):
-    """``seeds`` and ``shops`` feed training; the sets under ``measured_only`` never do.
+    """``seeds``, ``late`` and ``shops`` feed training; the sets under ``measured_only`` never do.
 
     ``dropped_rows`` of the seed files repeat a text, or hold one that stands under two intents. ``shops``
     counts made-up shops, their intents and their messages by language.
@@ -54,6 +55,7 @@ class Stats(TypedDict):
     languages: list[str]
     seeds: SetStats
     dropped_rows: int
+    late: SetStats
     shops: Table
     measured_only: dict[str, SetStats]
 
@@ -70,6 +72,7 @@ def data_stats() -> Stats:
         languages=sorted({seed.language for seed in seeds}),
         seeds=set_stats(seeds),
         dropped_rows=rows - len(seeds),
+        late=set_stats(read_late(), split=False),
         shops=shop_counts(),
         measured_only={
             name: set_stats(read_labelled(path, name), split=False)

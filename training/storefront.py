@@ -27,6 +27,7 @@ from training.examples import (
     HERE,
     Example,
     labels_of,
+    read_late,
     read_seeds,
     read_taxonomy,
     take_split,
@@ -135,13 +136,13 @@ def own_messages() -> tuple[Example, ...]:
 
 
 def training_seeds() -> list[Example]:
-    """The training side of the seeds, and the taxonomy's examples."""
+    """The training side of the seeds, the late messages, and the taxonomy's examples."""
     examples = [
         Example(text, intent.name, "en", "taxonomy")
         for intent in read_taxonomy()
         for text in intent.examples
     ]
-    return [*take_split(own_messages(), "train"), *examples]
+    return [*take_split(own_messages(), "train"), *read_late(), *examples]
 
 
 def storefront_set(data: Path) -> LabelSet:

@@ -7,21 +7,26 @@ from pathlib import Path
 import pytest
 
 from app.domain import OUT_OF_SCOPE
+from training.duplicates import join_families, near_pairs
 from training.examples import (
     LANGUAGES,
+    LATE,
     SEEDS,
+    STRANGERS,
     WILD,
     Example,
     distinct,
     labels_of,
     negative,
     read_labelled,
+    read_late,
     read_rows,
     read_seeds,
     read_taxonomy,
     split_of,
     take_split,
 )
+from training.leaks import LISTED
 
 
 @pytest.fixture(scope="module")
@@ -136,3 +141,19 @@ def test_the_taxonomy_tells_neighbours_apart():
         if intent.name != "complaint":  # anything concrete wins over it
             named = {word.strip(".,;") for word in intent.not_this.split()}
             assert named & names - {intent.name}, intent.name
+
+
+def test_late_messages_are_for_training_only():
+    """Known intents, no text twice, and none near what is measured: those have no split to keep them apart."""
+    late = read_late()
+    assert {e.intent for e in late} <= {i.name for i in read_taxonomy()} | {OUT_OF_SCOPE}
+    assert {e.language for e in late} <= set(LANGUAGES)
+    assert len(late) == sum(len(read_rows(path)) for path in LATE.glob("*.jsonl"))
+    seeds = join_families(read_seeds())
+    measured = [
+        *take_split(seeds, "dev"),
+        *take_split(seeds, "test"),
+        *read_labelled(WILD, "wild"),
+        *read_labelled(STRANGERS, "strangers"),
+    ]
+    assert not near_pairs(late, measured, LISTED)

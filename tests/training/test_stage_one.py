@@ -27,10 +27,16 @@ from app.errors import FileDamaged  # noqa: E402
 from tests.training.tiny_checkpoints import write_tiny_gemma  # noqa: E402
 from training import stage_one, storefront  # noqa: E402
 from training.bases import Base, Tokeniser  # noqa: E402
-from training.examples import Example, read_rows  # noqa: E402
+from training.examples import Example, read_late, read_rows  # noqa: E402
 from training.joint import JointConfig  # noqa: E402
 from training.stage_one import SPELLINGS, Text, group_texts, spelt  # noqa: E402
-from training.storefront import DEFAULT, LabelSet, Variant, with_swaps  # noqa: E402
+from training.storefront import (  # noqa: E402
+    DEFAULT,
+    LabelSet,
+    Variant,
+    training_seeds,
+    with_swaps,
+)
 from training.tuned_files import read_cart_heads, read_tuned  # noqa: E402
 from training.tuning import Tuned  # noqa: E402
 
@@ -255,3 +261,9 @@ def test_composed_texts_are_nobodys_own_and_keep_their_language(monkeypatch: pyt
     assert all(text.count("gdje je moj paket") == 2 for text in croatian)
     written = {e.text for label_set in SETS for e in label_set.examples}
     assert not written & {text for text, _ in found}
+
+
+def test_late_messages_are_learned():
+    """All of them, beside the training side of the seeds."""
+    learned = {e.family for e in training_seeds()}
+    assert {e.family for e in read_late()} <= learned
