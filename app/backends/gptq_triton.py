@@ -15,18 +15,13 @@ import torch.nn.functional as F
 import triton
 
 from app.backends.gptq_checkpoint import QuantisedMatrix
-from app.backends.triton_products import (
-    byte_kernel,
-    byte_unpack_kernel,
-    multiply_kernel,
-    unpack_kernel,
-)
+from app.backends.torch_steps import Share
+from app.backends.triton_products import byte_kernel, multiply_kernel, unpack_kernel
+from app.backends.triton_unpacking import WIDEST, byte_unpack_kernel, unpacking, widest_step
 
 FEW_STATES = 1 << 18
 """Up to so many numbers, of all rows, are multiplied without unpacking the weights first."""
 _BYTE, _MIDDLE = 8, 128
-_PIECES_AT_ONCE = 32
-"""Of at most 128 numbers each, that one program unpacks: an H200 was fastest so."""
 
 
 def triton_linear(
@@ -106,7 +101,7 @@ class WordLinear(TritonLinear):
 
     def unpacked(self, dtype: torch.dtype) -> torch.Tensor:
         out = torch.empty(self.columns, self.rows, dtype=dtype, device=self.codes.device)
-        step = min(_step(self.group_size), 64)
+        step = min(widest_step(self.group_size), 64)
         unpack_kernel[(triton.cdiv(self.rows, 128), self.columns // step)](
             self.codes, self.scales, self.zeros, out, self.rows,
             BITS=self.bits, GROUP=self.group_size, BLOCK_N=128, BLOCK_K=step,
@@ -171,12 +166,8 @@ class ByteLinear(TritonLinear):
     @staticmethod
     def unpack(codes: torch.Tensor, scales: torch.Tensor, out: torch.Tensor) -> None:
         """Plain weights of codes and of their scales, each in a row: of one matrix or of several."""
-        group = codes.numel() // scales.numel()
-        width = _step(group)
-        pieces = codes.numel() // width
-        byte_unpack_kernel[(triton.cdiv(pieces, _PIECES_AT_ONCE),)](
-            codes, scales, out, pieces, GROUP=group, WIDTH=width, BLOCK=_PIECES_AT_ONCE
-        )
+        programs, given = unpacking(Share(codes, scales, out))
+        byte_unpack_kernel[(programs,)](**given)
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +198,7 @@ def blocks_for(m: int, n: int, columns: int = 0, *, gate: bool = False) -> Block
     Up to 96 states as an H200 was fastest with in whole passes of Gemma 3 270M, each product's blocks
     tried in turn; above, the largest that there are enough of.
     """
-    parts = _PARTS if columns >= _LONG and columns % (_PARTS * _WIDEST_STEP) == 0 else 1
+    parts = _PARTS if columns >= _LONG and columns % (_PARTS * WIDEST) == 0 else 1
     if m <= _FEWEST:
         return Blocks(16, 32, parts=parts)
     if m <= _FEW:
@@ -229,15 +220,7 @@ def _constants(blocks: Blocks, group_size: int) -> dict[str, int]:
     return {
         "BLOCK_M": blocks.m,
         "BLOCK_N": blocks.n,
-        "BLOCK_K": _step(group_size),
+        "BLOCK_K": widest_step(group_size),
         "num_warps": blocks.warps,
         "num_stages": blocks.stages,
     }
-
-
-_WIDEST_STEP = 128
-
-
-def _step(group_size: int) -> int:
-    """Columns at a time: the largest power of two that divides the group, up to 128."""
-    return min(group_size & -group_size, _WIDEST_STEP)

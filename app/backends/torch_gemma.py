@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -17,7 +18,8 @@ from app.backends import torch_steps
 from app.backends.gptq_checkpoint import QuantisedMatrix
 from app.backends.gptq_kernels import DenseLinear
 from app.backends.torch_attention import causal
-from app.backends.torch_unpacking import MANY_STATES, Unpacking
+from app.backends.torch_steps import Share
+from app.backends.torch_unpacking import Shares, Unpacking
 from app.errors import FileDamaged
 
 logger = logging.getLogger(__name__)
@@ -28,6 +30,7 @@ _JOINED = {
     "mlp.gate_up_proj": ("mlp.gate_proj", "mlp.up_proj"),
 }
 _ALONE = ("self_attn.o_proj", "mlp.down_proj")
+_NOTHING: Shares = (None,) * 4
 _NORMS = (
     "input_layernorm", "post_attention_layernorm", "pre_feedforward_layernorm",
     "post_feedforward_layernorm", "self_attn.q_norm", "self_attn.k_norm",
@@ -145,13 +148,17 @@ class Gemma(torch.nn.Module):
         angles = {kind: a.of(length, states.device) for kind, a in self._angles.items()}
         layers: Sequence[Any] = list(self.layers)
         following = [*(layer.input_layernorm for layer in layers[1:]), self.norm]
-        ready = self._steps.norm(states, layers[0].input_layernorm, self._epsilon)
-        walked: Iterable[Any] = layers
-        if self._unpacking is not None and ids.numel() > MANY_STATES:
-            walked = self._unpacking.walk(layers)
-        for layer, before in zip(walked, following, strict=True):
+        unpacking = self._unpacking
+        if unpacking is not None and not unpacking.pays(ids.numel()):
+            unpacking = None
+        first = None if unpacking is None else unpacking.first
+        ready = self._steps.norm(states, layers[0].input_layernorm, self._epsilon, first)
+        walked: Iterable[tuple[Any, Shares]] = ((layer, _NOTHING) for layer in layers)
+        if unpacking is not None:
+            walked = unpacking.walk(layers)
+        for (layer, shares), before in zip(walked, following, strict=True):
             states, ready = layer(
-                states, ready, before, angles[layer.kind], self._steps, self._epsilon
+                states, ready, before, angles[layer.kind], self._steps, self._epsilon, shares
             )
         return ready
 
@@ -210,10 +217,16 @@ class _Layer(torch.nn.Module):
         angles: tuple[torch.Tensor, torch.Tensor],
         steps: Any,
         epsilon: float,
+        shares: Shares,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """From states, and the same normed (``ready``), to those after this layer, normed by ``before``."""
+        """From states, and the same normed (``ready``), to those after this layer, normed by ``before``.
+
+        ``shares`` are what the steps behind its four products unpack.
+        """
         norms: Any = (self.q_norm, self.k_norm)
-        query, key, value = steps.turn(self.qkv(ready), norms, angles, self.heads, epsilon)
+        query, key, value = steps.turn(
+            self.qkv(ready), norms, angles, self.heads, epsilon, shares[0]
+        )
         seen, _ = causal(
             self, query, key, value, None, scaling=self.scaling, sliding_window=self.window
         )
@@ -223,19 +236,20 @@ class _Layer(torch.nn.Module):
             self.post_attention_layernorm,
             self.pre_feedforward_layernorm,
             epsilon,
+            shares[1],
         )
-        branch = _branch(self.down, self._gated(ready, steps))
+        branch = _branch(self.down, self._gated(ready, steps, shares[2]))
         joined_states: tuple[torch.Tensor, torch.Tensor] = steps.join(
-            states, branch, self.post_feedforward_layernorm, before, epsilon
+            states, branch, self.post_feedforward_layernorm, before, epsilon, shares[3]
         )
         return joined_states
 
-    def _gated(self, ready: torch.Tensor, steps: Any) -> torch.Tensor:
-        """Some products end with the gate themselves."""
+    def _gated(self, ready: torch.Tensor, steps: Any, share: Share | None) -> torch.Tensor:
+        """Some products end with the gate themselves, with packed weights: then there is no share."""
         gated: torch.Tensor | None = None
         if hasattr(self.gate_up, "gated"):
             gated = self.gate_up.gated(ready)
-        return steps.gate(self.gate_up(ready)) if gated is None else gated
+        return steps.gate(self.gate_up(ready), share) if gated is None else gated
 
 
 def _branch(linear: Any, states: torch.Tensor) -> torch.Tensor:
@@ -297,15 +311,24 @@ def prove_steps(steps: ModuleType, device: torch.device, dtype: torch.dtype) -> 
         "turn": (drawn(3, 5, 192), norms, angles, heads, 1e-6),
         "gate": (wide,),
     }
+    codes = torch.randint(-128, 128, (9600,), dtype=torch.int8, generator=generator).to(device)
+    scales = drawn(300, kind=torch.float16)
     for name, given in calls.items():
-        pairs = zip(
-            *(_several(getattr(s, name)(*given)) for s in (steps, torch_steps)), strict=True
-        )
-        for ours, expected in pairs:
-            off = float((ours.float() - expected.float()).norm() / expected.float().norm())
-            if ours.shape != expected.shape or not off <= _TOLERANCE:
-                raise ValueError(f"the step {name} is wrong by {off:.1%}")
+        for beside in (False, True):
+            shares = [Share(codes, scales, drawn(len(codes))) if beside else None for _ in range(2)]
+            pairs = zip(
+                *map(partial(_made, name, given), (steps, torch_steps), shares), strict=True
+            )
+            for ours, expected in pairs:
+                off = float((ours.float() - expected.float()).norm() / expected.float().norm())
+                if ours.shape != expected.shape or not off <= _TOLERANCE:
+                    raise ValueError(f"the step {name} is wrong by {off:.1%}")
 
 
-def _several(found: Any) -> tuple[torch.Tensor, ...]:
-    return found if isinstance(found, tuple) else (found,)
+def _made(
+    name: str, given: tuple[Any, ...], steps: ModuleType, share: Share | None
+) -> tuple[torch.Tensor, ...]:
+    """All that a step makes, the plain weights of its share too."""
+    found = getattr(steps, name)(*given, share)
+    several: tuple[torch.Tensor, ...] = found if isinstance(found, tuple) else (found,)
+    return several if share is None else (*several, share.plain)

@@ -2,16 +2,43 @@
 
 :mod:`app.backends.triton_steps` has the same functions, each as one launch on a GPU. All compute in
 float32 and round once, at the end. Gemma scales by one more than the stored weight of a norm.
+
+Most of a GPU has nothing to do in such a step, so each can unpack a :class:`Share` of weights beside it.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 
 
-def norm(states: torch.Tensor, weight: torch.Tensor, epsilon: float) -> torch.Tensor:
+@dataclass(frozen=True, slots=True)
+class Share:
+    """Signed ``codes``, ``scales`` each of as many of them in a row, and where the ``plain`` weights go."""
+
+    codes: torch.Tensor
+    scales: torch.Tensor
+    plain: torch.Tensor
+
+    @property
+    def group(self) -> int:
+        return int(self.codes.numel() // self.scales.numel())
+
+
+def unpack(share: Share | None) -> None:
+    """Write the plain weights of a share, where there is one."""
+    if share is not None:
+        codes = share.codes.view(-1, share.group).float()
+        share.plain.copy_((codes * share.scales.float().view(-1, 1)).view_as(share.plain))
+
+
+def norm(
+    states: torch.Tensor, weight: torch.Tensor, epsilon: float, share: Share | None = None
+) -> torch.Tensor:
     """RMS norm (Zhang & Sennrich 2019) over the last dimension."""
+    unpack(share)
     return _norm(states.float(), weight, epsilon).to(states.dtype)
 
 
@@ -21,11 +48,13 @@ def join(
     after: torch.Tensor,
     before: torch.Tensor,
     epsilon: float,
+    share: Share | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """``states`` plus the normed ``branch``, and that sum normed for what comes next.
 
     ``branch`` may come as parts (p, ...) to be added up.
     """
+    unpack(share)
     if branch.dim() > states.dim():
         branch = branch.float().sum(0)
     total = states.float() + _norm(branch.float(), after, epsilon)
@@ -38,12 +67,14 @@ def turn(
     angles: tuple[torch.Tensor, torch.Tensor],
     heads: tuple[int, int],
     epsilon: float,
+    share: Share | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Queries, keys and values (n, heads, length, size) of ``mixed`` (n, length, all heads * size).
 
     Queries and keys are normed, then turned by their places (Su et al. 2021): ``angles`` are the cosines
     and sines (length, size / 2). ``heads`` counts those of the queries, and those of keys and values.
     """
+    unpack(share)
     queries, others = heads
     every = mixed.unflatten(-1, (queries + 2 * others, -1)).transpose(1, 2)
     query, key, value = every.split((queries, others, others), dim=1)
@@ -54,8 +85,9 @@ def turn(
     )
 
 
-def gate(both: torch.Tensor) -> torch.Tensor:
+def gate(both: torch.Tensor, share: Share | None = None) -> torch.Tensor:
     """GELU, by its tanh form, of the first half of the last dimension times the second half."""
+    unpack(share)
     first, second = both.float().chunk(2, dim=-1)
     return (F.gelu(first, approximate="tanh") * second).to(both.dtype)
 

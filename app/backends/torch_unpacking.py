@@ -1,18 +1,24 @@
-"""Packed weights made plain for many states, those of a whole layer in one launch.
+"""Packed weights made plain for many states, beside the steps that leave most of a GPU idle.
 
-With many states a product by the library is faster than one that unpacks on its way. Weights that lie in
-a row are unpacked in one step, and one layer's in 16 bits are all the memory that it needs.
+With many states a product by the library is faster than one that unpacks on its way. A layer's weights lie
+in a row, and one layer's in 16 bits are all the memory that this needs: they are written from when the last
+product of the layer before has been launched, by steps that come after it in the same stream.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol, TypeGuard, TypeVar
+from itertools import accumulate
+from typing import Any, Protocol, TypeAlias, TypeGuard, TypeVar
 
 import torch
 
+from app.backends.torch_steps import Share
+
 MANY_STATES = 96
 """Above so many, of all rows together, a product with packed weights is the slower way (an H200)."""
+NARROW = 32
+"""In groups of so few columns it is slower for any number of states: 1.5 times (an H200)."""
 
 
 class Unpackable(Protocol):
@@ -32,10 +38,18 @@ class Unpackable(Protocol):
 
 
 Layer = TypeVar("Layer")
+Shares: TypeAlias = Sequence[Share | None]
+"""What the steps behind each product of a layer unpack."""
 
 
 class Unpacking:
-    """``layers`` are the matrices of each layer. Not thread-safe, as they are not."""
+    """``layers`` are the matrices of each layer, in the order of their use, a step behind each product.
+
+    Not thread-safe, as they are not.
+    """
+
+    beside = True
+    """Else a layer is unpacked before it, in a launch of its own."""
 
     def __init__(self, layers: Sequence[Sequence[Unpackable]], dtype: torch.dtype) -> None:
         """Lays each layer's codes into one piece of memory, of which its matrices keep their parts."""
@@ -51,6 +65,41 @@ class Unpacking:
         largest = max(map(len, self._codes))
         self.room = torch.empty(largest, dtype=dtype, device=self._codes[0].device)
         """For the plain weights of one layer."""
+        self.share_out([1] * len(layers[0]))
+
+    def share_out(self, weights: Sequence[int]) -> None:
+        """How much of a layer each step unpacks, where what comes next does not need it earlier.
+
+        The first weight is that of the step before the layer, the others are those of steps within.
+        """
+        parts = [
+            self._shares(*each, weights)
+            for each in zip(self._matrices, self._codes, self._scales, strict=True)
+        ]
+        self._first = parts[0][0]
+        following = [*(part[0] for part in parts[1:]), None]
+        self._steps = [[*part[1:], after] for part, after in zip(parts, following, strict=True)]
+
+    def _shares(
+        self,
+        matrices: Sequence[Unpackable],
+        codes: torch.Tensor,
+        scales: torch.Tensor,
+        weights: Sequence[int],
+    ) -> list[Share | None]:
+        """A layer's codes in as many parts as it has matrices, each part with its matrix at the latest."""
+        group = len(codes) // len(scales)
+        needed = accumulate(matrix.codes.numel() for matrix in matrices)
+        found: list[Share | None] = []
+        begin = 0
+        for need, weight in zip(needed, accumulate(weights), strict=True):
+            even = len(codes) * weight // sum(weights) // group * group
+            end = max(need, even)
+            part = slice(begin, end)
+            grouped = scales[begin // group : end // group]
+            found.append(Share(codes[part], grouped, self.room[part]) if begin < end else None)
+            begin = end
+        return found
 
     @staticmethod
     def of(layers: Sequence[Sequence[torch.nn.Module]], dtype: torch.dtype) -> Unpacking | None:
@@ -64,17 +113,31 @@ class Unpacking:
             found.append(packed)
         return Unpacking(found, dtype)
 
-    def walk(self, layers: Sequence[Layer]) -> Iterator[Layer]:
-        """The layers, each with its plain weights until the next is asked for."""
-        every = zip(layers, self._matrices, self._codes, self._scales, strict=True)
-        for layer, matrices, codes, scales in every:
+    def pays(self, states: int) -> bool:
+        """Whether products with packed weights would be slower, for so many states of all rows."""
+        group = len(self._codes[0]) // len(self._scales[0])
+        return group <= NARROW or states > MANY_STATES
+
+    @property
+    def first(self) -> Share | None:
+        """To be unpacked by the step before the first layer."""
+        return self._first if self.beside else None
+
+    def walk(self, layers: Sequence[Layer]) -> Iterator[tuple[Layer, Shares]]:
+        """The layers, each with its plain weights until the next is asked for.
+
+        The step behind each of its products has to unpack a share: what products after it need.
+        """
+        every = zip(layers, self._matrices, self._codes, self._scales, self._steps, strict=True)
+        for layer, matrices, codes, scales, shares in every:
             room = self.room[: len(codes)]
-            matrices[0].unpack(codes, scales, room)
+            if not self.beside:
+                matrices[0].unpack(codes, scales, room)
             parts = room.split([matrix.codes.numel() for matrix in matrices])
             try:
                 for matrix, part in zip(matrices, parts, strict=True):
                     matrix.plain = part.view(matrix.codes.shape)
-                yield layer
+                yield layer, shares if self.beside else [None] * len(shares)
             finally:
                 for matrix in matrices:
                     matrix.plain = None

@@ -1,4 +1,4 @@
-"""Kernels in Triton that multiply by packed weights, and that unpack them.
+"""Kernels in Triton that multiply by packed weights, and that unpack those of words.
 
 Triton's compiler takes every annotation of a kernel for a constant: only ``tl.constexpr`` may stand there.
 """
@@ -149,26 +149,3 @@ def byte_kernel(
         total = gated(total, second)
     where = out + (tl.program_id(2) * m + rows[:, None]) * width + columns[None, :]
     tl.store(where, total.to(out.dtype.element_ty), mask=inside_m & inside_n[None, :])
-
-
-@triton.jit
-def byte_unpack_kernel(
-    codes,
-    scales,
-    out,
-    count,
-    GROUP: tl.constexpr,
-    WIDTH: tl.constexpr,
-    BLOCK: tl.constexpr,
-) -> None:
-    """Plain weights of signed ``codes``, GROUP of them in a row to a scale.
-
-    They are taken in ``count`` pieces of WIDTH, BLOCK at a time. GROUP % WIDTH == 0
-    """
-    piece = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    place = piece[:, None] * WIDTH + tl.arange(0, WIDTH)[None, :]
-    inside = piece < count
-    weights = tl.load(codes + place, mask=inside[:, None], other=0).to(tl.float32)
-    scale = tl.load(scales + piece * WIDTH // GROUP, mask=inside, other=0.0).to(tl.float32)
-    weights *= scale[:, None]
-    tl.store(out + place, weights.to(out.dtype.element_ty), mask=inside[:, None])

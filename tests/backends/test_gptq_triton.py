@@ -17,7 +17,7 @@ import pytest
 BACKENDS = Path(__file__).parents[2] / "app" / "backends"
 KERNELS = {
     function.name: function
-    for file in ("triton_products.py", "triton_steps.py")
+    for file in ("triton_products.py", "triton_steps.py", "triton_unpacking.py")
     for function in ast.parse((BACKENDS / file).read_text(encoding="utf-8")).body
     if isinstance(function, ast.FunctionDef)
     and "triton.jit" in map(ast.unparse, function.decorator_list)

@@ -110,7 +110,7 @@ class Unpacked(torch.nn.Module):
 def test_many_states_meet_plain_weights(
     quantised: Path, monkeypatch: pytest.MonkeyPatch, rows: int, ready: int
 ):
-    """Four matrices in each of three layers."""
+    """Four matrices in each of three layers, whether beside other steps or before each layer."""
     ids = torch.arange(5, 35).expand(rows, 30)
     with torch.inference_mode():
         expected = load_decoder(quantised, CPU, torch.float32)(ids)
@@ -118,7 +118,10 @@ def test_many_states_meet_plain_weights(
         decoder = load_decoder(quantised, CPU, torch.float32, "unpacked")
         monkeypatch.setattr(Unpacked, "ready", 0)
         torch.testing.assert_close(decoder(ids), expected, atol=1e-5, rtol=1e-5)
-    assert Unpacked.ready == ready
+        assert Unpacked.ready == ready
+        together = decoder(ids)
+        monkeypatch.setattr(decoder.module._unpacking, "beside", False)
+        assert torch.equal(decoder(ids), together)
 
 
 @pytest.mark.parametrize(("quantised", "count"), [(False, 12), (True, 21)], indirect=["quantised"])
@@ -196,9 +199,19 @@ def test_tables_of_angles_stay_where_they_are():
 def test_steps_that_compute_something_else_are_found():
     """A compiler's mistake must not become a wrong answer."""
     prove_steps(torch_steps, CPU, torch.bfloat16)
-    wrong = SimpleNamespace(**{**vars(torch_steps), "gate": lambda both: both.chunk(2, dim=-1)[0]})
+    wrong = SimpleNamespace(
+        **{**vars(torch_steps), "gate": lambda both, _: both.chunk(2, dim=-1)[0]}
+    )
     with pytest.raises(ValueError, match="the step gate is wrong"):
         prove_steps(wrong, CPU, torch.float32)  # type: ignore[arg-type]
+
+
+def test_steps_that_do_not_unpack_their_share_are_found():
+    lazy = SimpleNamespace(
+        **{**vars(torch_steps), "norm": lambda *given: torch_steps.norm(*given[:3])}
+    )
+    with pytest.raises(ValueError, match="the step norm is wrong"):
+        prove_steps(lazy, CPU, torch.float32)  # type: ignore[arg-type]
 
 
 def test_parts_of_a_branch_are_added_up():

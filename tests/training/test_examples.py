@@ -144,7 +144,7 @@ def test_the_taxonomy_tells_neighbours_apart():
 
 
 def test_late_messages_are_for_training_only():
-    """Known intents, no text twice, and none near what is measured: those have no split to keep them apart."""
+    """Known intents, no text twice, and none near what is measured: no split keeps them apart."""
     late = read_late()
     assert {e.intent for e in late} <= {i.name for i in read_taxonomy()} | {OUT_OF_SCOPE}
     assert {e.language for e in late} <= set(LANGUAGES)
