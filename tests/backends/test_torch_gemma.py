@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch")
 
 from safetensors.torch import load_file, save_file  # noqa: E402
 
-from app.backends import gptq_kernels, torch_gemma, torch_steps  # noqa: E402
+from app.backends import gptq_kernels, torch_gemma, torch_steps, torch_unpacking  # noqa: E402
 from app.backends.gptq_checkpoint import QuantisedMatrix, pack  # noqa: E402
 from app.backends.torch_decoder import load_decoder  # noqa: E402
 from app.backends.torch_gemma import Angles, Side, joined, prove_steps  # noqa: E402
@@ -106,11 +106,15 @@ class Unpacked(torch.nn.Module):
 
 
 @pytest.mark.parametrize("quantised", [False], indirect=True)
-@pytest.mark.parametrize(("rows", "ready"), [(1, 0), (4, 12)])
+@pytest.mark.parametrize(("rows", "narrow", "ready"), [(1, 16, 0), (1, 32, 12), (4, 16, 12)])
 def test_many_states_meet_plain_weights(
-    quantised: Path, monkeypatch: pytest.MonkeyPatch, rows: int, ready: int
+    quantised: Path, monkeypatch: pytest.MonkeyPatch, rows: int, narrow: int, ready: int
 ):
-    """Four matrices in each of three layers, whether beside other steps or before each layer."""
+    """Four matrices in each of three layers, whether beside other steps or before each layer.
+
+    With groups as narrow as these, of 32, few states do too.
+    """
+    monkeypatch.setattr(torch_unpacking, "NARROW", narrow)
     ids = torch.arange(5, 35).expand(rows, 30)
     with torch.inference_mode():
         expected = load_decoder(quantised, CPU, torch.float32)(ids)
