@@ -31,7 +31,7 @@ from training.examples import Example, read_seeds, take_split
 from training.gptq import GptqConfig, quantise
 from training.gptq_cost import SEED, Comparison, compare, gives_goldens
 from training.merged import merge_artifact
-from training.repacking import repack
+from training.repacking import BLOCK, repack
 from training.shop_csv import read_shop_csv
 from training.storefront import training_seeds
 
@@ -66,10 +66,8 @@ def quantise_artifact(
     """
     if config.bits not in {4, 8}:
         raise InputError(f"{config.bits} bits: choose 4 or 8")
-    if config.repacked and (config.bits, config.desc_act, config.plain) != (8, False, ()):
-        raise InputError(
-            "GGUF's numbers are repacked as they are: in 8 bits, all matrices, in order"
-        )
+    if config.repacked:
+        config = _as_repacked(config)
     if out is not None and out.exists():
         raise InputError(f"{out} is there already")
     artifact.weights_directory.mkdir(exist_ok=True)
@@ -98,6 +96,17 @@ def quantise_artifact(
         else:
             shutil.move(made, out)
     return comparison
+
+
+def _as_repacked(config: GptqConfig) -> GptqConfig:
+    """What repacking comes to. Raises :class:`InputError` where something else was asked for."""
+    asked = config.bits, config.group_size or BLOCK, config.desc_act, config.plain
+    if asked != (8, BLOCK, False, ()):
+        raise InputError(
+            "GGUF's numbers are repacked as they are: "
+            f"in 8 bits, groups of {BLOCK}, all matrices, in order"
+        )
+    return replace(config, group_size=BLOCK, carts=0)
 
 
 def _chosen(calibration: Sequence[Example], config: GptqConfig) -> list[Example]:

@@ -71,11 +71,14 @@ def test_the_cpus_numbers_are_repacked(artifact: Artifact, made, tmp_path: Path)
     comparison = recipe.quantise_artifact(artifact, [], MESSAGES, config, threads=1, out=out)
     assert comparison.gguf_agreement == 1.0
     kept = json.loads((out / "evaluation.json").read_text())
-    assert (kept["config"]["repacked"], kept["config"]["messages"]) == (True, 0)
+    told = [kept["config"][key] for key in ("repacked", "group_size", "messages", "carts")]
+    assert told == [True, 32, 0, 0]
     build = {"build.json"}
     assert {path.name for path in out.iterdir()} | build == {p.name for p in made[0].iterdir()}
-    with pytest.raises(InputError, match="in 8 bits"):
-        recipe.quantise_artifact(artifact, [], [], GptqConfig(bits=4, repacked=True), threads=1)
+    for other in ({"bits": 4}, {"group_size": 64}, {"desc_act": True}, {"plain": ("v_proj",)}):
+        refused = GptqConfig(repacked=True, **other)
+        with pytest.raises(InputError, match="in 8 bits"):
+            recipe.quantise_artifact(artifact, [], [], refused, threads=1)
 
 
 def test_a_run_that_breaks_off_leaves_the_older_checkpoint(
