@@ -93,8 +93,8 @@ def _read(tokens: list[str]) -> Iterator[int]:
         yield current
         current = value
         half = token in _HALF
-        if token.isdigit() and len(token) <= 3:
-            yield int(token)
+        if token.isdecimal() and len(token) <= 3:
+            yield int(token)  # "❶" is a digit too, but no number
     yield current
 
 
