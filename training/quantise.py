@@ -78,7 +78,9 @@ def quantise_artifact(
         merge_artifact(artifact, merged, torch.float32, progress)
         merge_artifact(artifact, reference, torch.bfloat16, progress)
         made = Path(work) / "quantised"
-        chosen = _chosen(calibration, config)
+        chosen = random.Random(SEED).sample(
+            list(calibration), min(config.messages, len(calibration))
+        )
         if config.repacked:
             repack(build_weights(artifact, progress), merged, config, made)
         else:
@@ -106,13 +108,7 @@ def _as_repacked(config: GptqConfig) -> GptqConfig:
             "GGUF's numbers are repacked as they are: "
             f"in 8 bits, groups of {BLOCK}, all matrices, in order"
         )
-    return replace(config, group_size=BLOCK, carts=0)
-
-
-def _chosen(calibration: Sequence[Example], config: GptqConfig) -> list[Example]:
-    """The messages to calibrate on: none where nothing is calibrated."""
-    count = 0 if config.repacked else min(config.messages, len(calibration))
-    return random.Random(SEED).sample(list(calibration), count)
+    return replace(config, group_size=BLOCK, messages=0, carts=0)
 
 
 def _prompts(
