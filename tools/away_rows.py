@@ -23,8 +23,10 @@ from training.cart.generation import generate_together
 from training.cart.packing import CartGroup, together
 from training.cart.phrasings import SLOT, read_phrasings
 from training.cart.validation import check_row
+from training.cart.written import draw_written, read_written
 from training.examples import LANGUAGES
 from training.stage_one import CartPupil
+from training.storefront import WRITTEN_SHARE
 
 SAMPLED = 10_000
 """Catalogs that are made to see which pieces carts need."""
@@ -40,9 +42,12 @@ def groups_of(directory: Path, seed: str, used: set[int] | None = None) -> Itera
     rng = random.Random(seed)  # noqa: S311
     weights = [CROATIAN if language == "hr" else 1.0 for language in LANGUAGES]
     while True:
-        (language,) = rng.choices(LANGUAGES, weights)
-        rows = [asdict(row) for row in generate_together(language, "train", rng, TOGETHER)]
-        encoded = pupil.encode([row for row in rows if not check_row(row)], rng)
+        if rng.random() < WRITTEN_SHARE:
+            encoded = pupil.encode(draw_written(rng, TOGETHER), rng)
+        else:
+            (language,) = rng.choices(LANGUAGES, weights)
+            rows = [asdict(row) for row in generate_together(language, "train", rng, TOGETHER)]
+            encoded = pupil.encode([row for row in rows if not check_row(row, "train")], rng)
         kept = [row for row in encoded if used is None or used.issuperset(row.tokens)]
         yield from together(kept)
 
@@ -78,7 +83,7 @@ def follow(directory: Path, groups: list[CartGroup], ended: threading.Event) -> 
 
 
 def cart_pieces(directory: Path) -> set[int]:
-    """Ids that a sample of generated rows takes, and every phrasing."""
+    """Ids that a sample of generated rows takes, every phrasing and every written row."""
     with get_context("fork").Pool(os.cpu_count()) as pool:
         each = SAMPLED // (os.cpu_count() or 1)
         found = pool.starmap(
@@ -91,6 +96,9 @@ def cart_pieces(directory: Path) -> set[int]:
         for phrasings in read_phrasings(language).values()
         for phrasing in phrasings
     ]
+    for catalog in read_written():
+        texts += catalog.rows[0]["catalog"]
+        texts += [row["text"] for row in catalog.rows]
     ways = {way for text in texts for way in (text, text.capitalize(), text.casefold())}
     return set().union(*found, *map(plain, ways))
 

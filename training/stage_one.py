@@ -25,11 +25,12 @@ from app.classification.prompt import Prompt, normalise
 from app.errors import FileDamaged
 from training.adapter_files import IMPORTANCE, Adapter, read_adapter
 from training.bases import Base, Tokeniser
-from training.cart.dataset import write_dataset
+from training.cart.dataset import TOGETHER, write_dataset
 from training.cart.encoding import CartEncoder, EncodedCart
 from training.cart.packing import CartGroup, together
 from training.cart.renaming import rename, stems_of
 from training.cart.tuning import CartObjective
+from training.cart.written import draw_written
 from training.changes import Change, LowRank, Whole, fresh
 from training.examples import LANGUAGES, read_rows, read_seeds
 from training.gemma import Gemma, read_checkpoint
@@ -43,6 +44,7 @@ from training.storefront import (
     JSON_SHARE,
     RENAMED_SHARE,
     SEED,
+    WRITTEN_SHARE,
     LabelSet,
     Variant,
     composed_texts,
@@ -284,7 +286,7 @@ def spelt(
 
 
 def cart_rows(tokeniser: Tokeniser, directory: Path, progress: Progress) -> list[EncodedCart]:
-    """The generated training rows: some renamed, and of the simple ones some that answer in JSON."""
+    """The training rows, written and generated: some renamed, some simple ones that answer in JSON."""
     if not (directory / "train.jsonl").is_file():
         write_dataset(directory, SEED, CART_ROWS, CART_HELD_OUT, CART_HELD_OUT, progress)
     pupil = CartPupil(tokeniser)
@@ -292,6 +294,8 @@ def cart_rows(tokeniser: Tokeniser, directory: Path, progress: Progress) -> list
     encoded = []
     for _, rows in groupby(read_rows(directory / "train.jsonl"), lambda row: row["catalog"]):
         encoded += pupil.encode(list(rows), rng)
+        if rng.random() < WRITTEN_SHARE:
+            encoded += pupil.encode(draw_written(rng, TOGETHER), rng)
     return encoded
 
 
@@ -308,7 +312,8 @@ class CartPupil:
         encoded = []
         for written in rows:
             names, stems = random.Random(seed), self._stems[written["language"]]
-            row = (renaming and rename(written, stems, names)) or written
+            marked = renaming and "mentions" in written
+            row = (marked and rename(written, stems, names)) or written
             simple = row["kind"] in ("single", "absent", "no_action")
             as_json = simple and rng.random() < JSON_SHARE
             encoded.append(self._encoder.encode(row, as_json=as_json))

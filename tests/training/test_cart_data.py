@@ -10,9 +10,10 @@ from itertools import groupby
 import pytest
 
 from training.cart import generation
-from training.cart.catalogs import draw_catalog
+from training.cart.catalogs import Catalog, draw_catalog
 from training.cart.dataset import dataset_counts, source_counts, write_dataset
 from training.cart.generation import SHARES, generate_kind
+from training.cart.matching import fit
 from training.cart.numerals import LARGEST_QUANTITY
 from training.cart.phrasings import SLOT, Phrasing, accepts, read_phrasings
 from training.cart.products import DATA, products_of, read_products
@@ -77,13 +78,26 @@ def test_sources_are_sound(language):
 
 @pytest.mark.parametrize("language", LANGUAGES)
 @pytest.mark.parametrize("kind", sorted(SHARES))
-def test_rows_of_every_kind_pass_their_check(kind, language):
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_rows_of_every_kind_pass_their_check(split, kind, language):
     """Whatever is drawn is in the catalog, whole, and fits no other product better."""
     rng = random.Random(f"{kind}{language}")
     for _ in range(40):
-        row = generate_kind(kind, language, "test", rng)
-        assert check_row(asdict(row)) == []
+        row = generate_kind(kind, language, split, rng)
+        assert check_row(asdict(row), split) == []
         assert row.kind == kind
+
+
+def test_only_training_believes_in_synonyms():
+    """A mention that looks like nothing listed is learned; dev and test stay as they were drawn up."""
+    named = {p.name: p for p in products_of("en", "train")}
+    listed = [named["Baguette Multiseed 250g"], named["Push Pins assorted colours 50"]]
+    assert fit("thumbtacks", listed[1].name) == 0
+    assert Catalog(listed, by_meaning=True).means("thumbtacks", listed[1])
+    assert not Catalog(listed).means("thumbtacks", listed[1])
+    for split in ("train", "heads", "dev", "test"):
+        catalog = draw_catalog("en", split, random.Random(3))
+        assert catalog.by_meaning == (split in {"train", "heads"})
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -200,8 +214,8 @@ def test_training_sees_no_heldout_phrasing_and_no_test_product(tmp_path):
 )  # fmt: skip
 def test_the_check_names_each_fault(change, fault):
     """A row with one thing wrong is told by that thing."""
-    assert check_row(SOUND) == []
-    assert any(fault in told for told in check_row({**SOUND, **change}))
+    assert check_row(SOUND, "dev") == []
+    assert any(fault in told for told in check_row({**SOUND, **change}, "dev"))
 
 
 def test_a_leaked_product_is_found():

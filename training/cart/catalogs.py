@@ -8,18 +8,30 @@ from collections.abc import Sequence
 
 from training.cart.grammar import NounPhrase
 from training.cart.matching import fit
-from training.cart.products import Product, Split, products_of, restyle
+from training.cart.products import TRAINED, Product, Split, products_of, restyle
 from training.examples import LANGUAGES
 
 SMALLEST, LARGEST = 5, 60
+STRAY_FIT = 0.6
+"""From here on a mention looks as if it meant a product, whatever it was written for."""
 
 
 class Catalog:
-    """What a shop lists, as one message sees it."""
+    """What a shop lists, as one message sees it.
 
-    def __init__(self, products: Sequence[Product]) -> None:
+    If ``by_meaning``, hand-written mentions are believed where they look like nothing listed ("q-tips" beside
+    "Cotton Swabs"). Otherwise a mention must look most like its own product: so dev and test were drawn
+    up, which keeps real synonyms out of them.
+    """
+
+    def __init__(self, products: Sequence[Product], *, by_meaning: bool = False) -> None:
         self.products = tuple(products)
         self.names = tuple(product.name for product in products)
+        self.by_meaning = by_meaning
+        self._families: dict[str, set[str]] = {}
+        for product in self.products if by_meaning else ():
+            for phrase in (*product.exact, *product.general):
+                self._families.setdefault(phrase.nominative.casefold(), set()).add(product.family)
 
     def siblings(self, product: Product) -> list[Product]:
         """Others of the same family."""
@@ -37,24 +49,29 @@ class Catalog:
         A product of another family may not even fit as well. Within the family the hand-written
         mention tells them apart, and the trigrams may only not contradict it.
         """
+        if self._families.get(mention.casefold(), {product.family}) != {product.family}:
+            return False
         own = fit(mention, product.name)
+        least = max(own, STRAY_FIT) if self.by_meaning else own
         for other in self.products:
             if other.name == product.name:
                 continue
             score = fit(mention, other.name)
             related = other.family == product.family
-            if score > own + 0.05 if related else score >= own:
+            if score > own + 0.05 if related else score >= least:
                 return False
         return True
 
     def lacks(self, product: Product, mention: str) -> bool:
         """Whether a mention of a product from outside fits nothing here."""
+        if mention.casefold() in self._families:
+            return False
         for other in self.products:
             score = fit(mention, other.name)
             if other.family == product.family:
                 if score > 0.75 * fit(mention, product.name):
                     return False
-            elif score >= 0.6:
+            elif score >= STRAY_FIT:
                 return False
         return True
 
@@ -87,7 +104,7 @@ def draw_catalog(
         styled.setdefault(other.name.casefold(), other)
     products = list(styled.values())
     rng.shuffle(products)
-    return Catalog(products)
+    return Catalog(products, by_meaning=split in TRAINED)
 
 
 def _mix_languages(

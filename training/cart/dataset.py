@@ -48,7 +48,7 @@ def write_dataset(
                     progress(f"cart data ({split})", done, sum(by_language.values()))
         random.Random(f"{seed}:{split}").shuffle(groups)
         rows = [row for group in groups for row in group]
-        problems = [problem for row in rows for problem in check_row(asdict(row))]
+        problems = [problem for row in rows for problem in check_row(asdict(row), split)]
         if problems:
             raise ValueError(f"{len(problems)} faults in {split}; first: {problems[0]}")
         written[split] = rows

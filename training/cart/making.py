@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,9 @@ from training.cart.fitting import fit_cart_heads
 from training.cart.generation import generate_together
 from training.cart.measuring import CartMeasure, calibrate_carts, measure_carts
 from training.cart.products import Split
-from training.cart.reading import read_carts
+from training.cart.reading import ReadRow, read_carts
 from training.cart.validation import check_row
+from training.cart.written import wild_carts, written_rows
 from training.examples import LANGUAGES
 
 REPORT = "carts.json"
@@ -40,7 +41,7 @@ class CartSizes:
 
 @dataclass(frozen=True, slots=True)
 class MadeCart:
-    """The model, and what it was measured to be on ``dev`` and ``test``."""
+    """The model, and what it was measured to be on ``dev``, ``test`` and ``wild``."""
 
     model: CartModel
     measures: dict[str, CartMeasure]
@@ -54,23 +55,30 @@ def make_cart(
     sizes: CartSizes | None = None,
     progress: Progress = silent,
 ) -> MadeCart:
-    """Fit heads on products that are new to the weights, calibrate them on dev, measure them on test.
+    """Fit heads on catalogs that are new to the weights, calibrate them on dev, measure them.
 
+    Rows to fit and to calibrate on are generated ones, and some that were written whole, as ``wild`` was.
     ``goldens`` are messages with catalogs, whose answers every load must give again.
     """
     sizes = sizes or CartSizes()
 
-    def rows(split: Split, count: int) -> list[Any]:
-        return read_carts(
-            backend, tuned, draw_rows(split, count, seed), progress, f"carts: {split}"
-        )
+    def read(name: str, rows: Sequence[Mapping[str, Any]]) -> list[ReadRow]:
+        return read_carts(backend, tuned, rows, progress, f"carts: {name}")
 
-    heads = fit_cart_heads(tuned, rows("heads", sizes.heads), progress=progress)
-    dev = rows("dev", sizes.dev)
-    calibration = calibrate_carts(heads, dev)
+    def drawn(split: Split, count: int) -> list[ReadRow]:
+        return read(split, draw_rows(split, count, seed))
+
+    def written(split: Split) -> list[ReadRow]:
+        return read(f"written {split}", written_rows(split))
+
+    fitted = [*drawn("heads", sizes.heads), *written("heads")]
+    heads = fit_cart_heads(tuned, fitted, progress=progress)
+    dev = drawn("dev", sizes.dev)
+    calibration = calibrate_carts(heads, [*dev, *written("dev")])
     measures = {
         "dev": measure_carts(heads, dev, calibration),
-        "test": measure_carts(heads, rows("test", sizes.test), calibration),
+        "test": measure_carts(heads, drawn("test", sizes.test), calibration),
+        "wild": measure_carts(heads, read("wild", wild_carts()), calibration),
     }
     model = CartModel(CartSpec(), heads, calibration)
     spec = CartSpec(golden=tuple(answer_goldens(CartReader(backend, model), goldens)))
@@ -91,7 +99,7 @@ def _sound(language: str, split: Split, rng: random.Random) -> Iterator[dict[str
     while True:
         for row in generate_together(language, split, rng, TOGETHER):
             written = asdict(row)
-            if not check_row(written):
+            if not check_row(written, split):
                 yield written
 
 

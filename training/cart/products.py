@@ -16,6 +16,7 @@ DATA = Path(__file__).parents[1] / "data" / "cart"
 
 Split: TypeAlias = Literal["train", "heads", "dev", "test"]
 """Adapters learn from ``train``. ``heads`` are new to them: heads learn what they make of those."""
+TRAINED: frozenset[Split] = frozenset({"train", "heads"})
 
 # Invented, so that no shop's brand is trained on; a brand occurs on one side of the splits only.
 _BRANDS: dict[Split, tuple[str, ...]] = {

@@ -6,18 +6,18 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from training.cart.catalogs import LARGEST
+from training.cart.catalogs import LARGEST, STRAY_FIT
 from training.cart.matching import fit
 from training.cart.numerals import LARGEST_QUANTITY
-from training.cart.products import Split, products_of, read_products
+from training.cart.products import TRAINED, Split, products_of, read_products
 from training.examples import LANGUAGES
 from training.noise import without_diacritics
 
 _KINDS_WITHOUT_ACTION = {"absent", "no_action", "ambiguous"}
 
 
-def check_row(row: Mapping[str, Any]) -> list[str]:
-    """What is wrong with a row; nothing when it is sound."""
+def check_row(row: Mapping[str, Any], split: Split) -> list[str]:
+    """What is wrong with a row of a split; nothing when it is sound."""
     catalog = row["catalog"]
     faults = []
     if len(set(catalog)) != len(catalog) or not 2 <= len(catalog) <= LARGEST:
@@ -32,7 +32,7 @@ def check_row(row: Mapping[str, Any]) -> list[str]:
         faults.append("several means two to six actions")
     faults += [f for candidate in row.get("candidates", ()) for f in _listed(candidate, catalog)]
     for action, mention in zip(row["actions"], row["mentions"], strict=True):
-        faults += _check_action(action, mention, catalog)
+        faults += _check_action(action, mention, catalog, split)
     return [f"{fault}: {row['text']!r}" for fault in faults]
 
 
@@ -56,7 +56,9 @@ def check_splits(splits: Mapping[Split, Iterable[Mapping[str, Any]]]) -> list[st
     return faults
 
 
-def _check_action(action: Mapping[str, Any], mention: str, catalog: Iterable[str]) -> list[str]:
+def _check_action(
+    action: Mapping[str, Any], mention: str, catalog: Iterable[str], split: Split
+) -> list[str]:
     faults = _listed(action["product"], catalog)
     if action["action"] not in {"add", "remove"}:
         faults.append("unknown action")
@@ -64,7 +66,8 @@ def _check_action(action: Mapping[str, Any], mention: str, catalog: Iterable[str
     if type(quantity) is not int or not 1 <= quantity <= LARGEST_QUANTITY:
         faults.append(f"the quantity is not a whole number from 1 to {LARGEST_QUANTITY}")
     own = fit(mention, action["product"])
-    better = [name for name in catalog if fit(mention, name) > own + 0.05]
+    least = max(own + 0.05, STRAY_FIT if split in TRAINED else 0.0)
+    better = [name for name in catalog if fit(mention, name) > least]
     if better:
         faults.append(f"{mention!r} fits {better[0]!r} better than {action['product']!r}")
     return faults

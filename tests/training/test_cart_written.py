@@ -1,0 +1,107 @@
+"""Cart messages that were written whole: sound, apart from what is measured on, varied without loss."""
+
+from __future__ import annotations
+
+import random
+import re
+
+import pytest
+
+from app.classification.prompt import normalise_lines
+from training.cart.catalogs import LARGEST, SMALLEST
+from training.cart.numerals import LARGEST_QUANTITY
+from training.cart.products import DATA
+from training.cart.written import (
+    WILD_CARTS,
+    WRITTEN,
+    draw_written,
+    read_written,
+    wild_carts,
+    written_rows,
+)
+from training.duplicates import near_pairs
+from training.examples import LANGUAGES, Example, read_rows
+from training.leaks import LISTED
+from training.noise import without_diacritics
+
+
+@pytest.mark.parametrize("directory", [WRITTEN, WILD_CARTS])
+def test_every_row_is_sound(directory):
+    catalogs = read_written(directory)
+    assert {catalog.language for catalog in catalogs} == set(LANGUAGES)
+    for catalog in catalogs:
+        names = catalog.rows[0]["catalog"]
+        assert SMALLEST <= len({name.casefold() for name in names}) == len(names) <= LARGEST
+        for row in catalog.rows:
+            assert row["text"] == normalise_lines(row["text"])
+            assert row["kind"] in {"single", "several", "absent", "no_action", "ambiguous"}
+            assert bool(row["actions"]) == (row["kind"] in {"single", "several"})
+            assert (len(row["candidates"]) > 1) == (row["kind"] == "ambiguous")
+            assert len(row["actions"]) == len({a["product"] for a in row["actions"]}) <= 6
+            assert {*row["candidates"], *(a["product"] for a in row["actions"])} <= set(names)
+            for action in row["actions"]:
+                assert action["action"] in {"add", "remove"}
+                assert 1 <= action["quantity"] <= LARGEST_QUANTITY
+
+
+def test_what_is_learned_is_not_what_is_measured():
+    learned, measured = (
+        [Example(row["text"], "", c.language, "") for c in read_written(d) for row in c.rows]
+        for d in (WRITTEN, WILD_CARTS)
+    )
+    assert not near_pairs(learned, measured, LISTED)
+    assert len(wild_carts()) == len(measured)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_no_noun_of_a_held_out_product_is_learned(language):
+    kept = _held_out_nouns(language)
+    assert len(kept) > 100
+    for catalog in read_written():
+        if catalog.language == language:
+            texts = [*catalog.rows[0]["catalog"], *(row["text"] for row in catalog.rows)]
+            assert not [noun for text in texts for noun in kept if noun in _words(text)]
+
+
+def test_a_drawn_catalog_keeps_what_its_messages_ask_for():
+    rng = random.Random(3)
+    sizes, texts, joined = set(), set(), set()
+    written = {row["text"] for catalog in read_written() for row in catalog.rows}
+    for _ in range(300):
+        rows = draw_written(rng, 4)
+        (names,) = {tuple(row["catalog"]) for row in rows}
+        sizes.add(len(names))
+        texts |= {row["text"] for row in rows}
+        joined |= {row["text"] for row in rows if row["kind"] == "several"}
+        for row in rows:
+            wanted = {*row["candidates"], *(a["product"] for a in row["actions"])}
+            assert wanted <= set(names)
+    assert len(sizes) > 10
+    assert texts & written
+    assert texts - written
+    assert any(sum(part in text for part in written) > 1 for text in joined - written)
+
+
+def test_heads_and_calibration_get_catalogs_that_training_never_draws():
+    held = {row["text"] for split in ("heads", "dev") for row in written_rows(split)}
+    assert held
+    rng = random.Random(4)
+    drawn = {row["text"] for _ in range(400) for row in draw_written(rng, 4)}
+    assert not held & drawn
+
+
+def _held_out_nouns(language):
+    """What products are called that no adapter has seen, between spaces."""
+    nouns = set()
+    for row in read_rows(DATA / f"products.{language}.jsonl"):
+        for phrase in (*row["heads"], *row["mentions"]) if row["split"] != "train" else ():
+            bare = re.sub(r"^~?(m|f|n|fa|mp|fp|p):", "", phrase)
+            braced = re.search(r"\{([^}]+)\}", bare)
+            if "{}" in bare or not (braced or "|" in bare or phrase in row["heads"]):
+                continue
+            nouns |= {_words(form) for form in (braced[1] if braced else bare).split("|")}
+    return nouns - {_words("set"), _words("")}
+
+
+def _words(text):
+    return f" {' '.join(re.findall('[a-z]+', without_diacritics(text.casefold())))} "
