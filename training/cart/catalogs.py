@@ -19,9 +19,9 @@ STRAY_FIT = 0.6
 class Catalog:
     """What a shop lists, as one message sees it.
 
-    If ``by_meaning``, hand-written mentions are believed where they look like nothing listed ("q-tips" beside
-    "Cotton Swabs"). Otherwise a mention must look most like its own product: so dev and test were drawn
-    up, which keeps real synonyms out of them.
+    If ``by_meaning``, hand-written mentions are believed where they look like nothing listed ("q-tips"
+    beside "Cotton Swabs"). Otherwise a mention must look most like its own product: so dev and test were
+    drawn up, which keeps real synonyms out of them.
     """
 
     def __init__(self, products: Sequence[Product], *, by_meaning: bool = False) -> None:
