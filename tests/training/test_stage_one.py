@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
-from itertools import pairwise
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from app.errors import FileDamaged  # noqa: E402
 from tests.training.tiny_checkpoints import write_tiny_gemma  # noqa: E402
 from training import stage_one, storefront  # noqa: E402
 from training.bases import Base, Tokeniser  # noqa: E402
+from training.cart.dataset import TOGETHER  # noqa: E402
 from training.examples import Example, read_late, read_rows  # noqa: E402
 from training.joint import JointConfig  # noqa: E402
 from training.stage_one import SPELLINGS, Text, group_texts, spelt  # noqa: E402
@@ -126,6 +127,18 @@ def test_swaps_mean_the_same_about_something_else():
 def few_carts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stage_one, "CART_ROWS", 240)
     monkeypatch.setattr(stage_one, "CART_HELD_OUT", 3)
+    monkeypatch.setattr(stage_one, "WRITTEN_SHARE", 0.0)
+
+
+def test_carts_that_were_written_whole_come_beside_the_generated(
+    base: Base, tmp_path: Path, few_carts: None, monkeypatch: pytest.MonkeyPatch
+):
+    tokeniser = Tokeniser(base, Prompt())
+    alone = stage_one.cart_rows(tokeniser, tmp_path, lambda *_: None)
+    monkeypatch.setattr(stage_one, "WRITTEN_SHARE", 1.0)
+    beside = stage_one.cart_rows(tokeniser, tmp_path, lambda *_: None)
+    runs = groupby(read_rows(tmp_path / "train.jsonl"), lambda row: row["catalog"])
+    assert len(beside) == len(alone) + len(list(runs)) * TOGETHER
 
 
 def test_carts_are_renamed_and_answered_in_json_in_part(
