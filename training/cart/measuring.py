@@ -42,7 +42,7 @@ def is_right(row: Mapping[str, Any], decision: CartDecision) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class CartMeasure:
-    """Exactly right decisions by ``kind`` and ``kind/language``, and over all rows; ECE of actions."""
+    """Exactly right decisions by ``kind``, ``kind/language``, ``all`` and ``all/language``; ECE of actions."""
 
     exact: dict[str, Interval]
     ece: float
@@ -59,8 +59,9 @@ def measure_carts(
         row = read.row
         decision = decide(read.scores(heads), read.names, calibration)
         found = is_right(row, decision)
-        for key in (row["kind"], f"{row['kind']}/{row['language']}", "all"):
-            right.setdefault(key, []).append(found)
+        for kind in (row["kind"], "all"):
+            for key in (kind, f"{kind}/{row['language']}"):
+                right.setdefault(key, []).append(found)
         if len(decision.actions) == 1:
             sure.append(decision.actions[0].confidence)
             true.append(found)
