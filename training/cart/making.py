@@ -15,11 +15,10 @@ from app.backends.base import Backend
 from app.classification.cart import CartHeads, CartModel
 from app.classification.cart_reader import CartReader
 from app.classification.prompt import normalise_lines
-from training.cart.fitting import fit_cart_heads
 from training.cart.generation import generate_together
 from training.cart.measuring import CartMeasure, calibrate_carts, measure_carts
 from training.cart.products import Split
-from training.cart.reading import ReadRow, read_carts
+from training.cart.reading import ReadRow, read_carts, with_wording
 from training.cart.validation import check_row
 from training.cart.written import wild_carts, written_rows
 from training.examples import LANGUAGES
@@ -33,7 +32,6 @@ TOGETHER = 4
 class CartSizes:
     """Rows over the three languages."""
 
-    heads: int = 3600
     dev: int = 900
     test: int = 3000
     """Of all kinds, a thousand a language."""
@@ -41,7 +39,10 @@ class CartSizes:
 
 @dataclass(frozen=True, slots=True)
 class MadeCart:
-    """The model, and what it was measured to be on ``dev``, ``test`` and ``wild``."""
+    """The model, and what it was measured to be.
+
+    On ``dev`` and ``written``, which calibrate it, on ``test``, and on ``wild``.
+    """
 
     model: CartModel
     measures: dict[str, CartMeasure]
@@ -55,31 +56,29 @@ def make_cart(
     sizes: CartSizes | None = None,
     progress: Progress = silent,
 ) -> MadeCart:
-    """Fit heads on catalogs that are new to the weights, calibrate them on dev, measure them.
+    """Calibrate the tuned heads on catalogs that are new to the weights, and measure them.
 
-    Rows to fit and to calibrate on are generated ones, and some that were written whole, as ``wild`` was.
-    ``goldens`` are messages with catalogs, whose answers every load must give again.
+    They are calibrated on as many generated rows as there are written ones. ``goldens`` are messages
+    with catalogs, whose answers every load must give again.
     """
     sizes = sizes or CartSizes()
 
+    heads = with_wording(tuned)
+
     def read(name: str, rows: Sequence[Mapping[str, Any]]) -> list[ReadRow]:
-        return read_carts(backend, tuned, rows, progress, f"carts: {name}")
+        return read_carts(backend, heads, rows, progress, f"carts: {name}")
 
-    def drawn(split: Split, count: int) -> list[ReadRow]:
-        return read(split, draw_rows(split, count, seed))
-
-    def written(split: Split) -> list[ReadRow]:
-        return read(f"written {split}", written_rows(split))
-
-    fitted = [*drawn("heads", sizes.heads), *written("heads")]
-    heads = fit_cart_heads(tuned, fitted, progress=progress)
-    dev = drawn("dev", sizes.dev)
-    calibration = calibrate_carts(heads, [*dev, *written("dev")])
-    measures = {
-        "dev": measure_carts(heads, dev, calibration),
-        "test": measure_carts(heads, drawn("test", sizes.test), calibration),
-        "wild": measure_carts(heads, read("wild", wild_carts()), calibration),
+    dev = read("dev", draw_rows("dev", sizes.dev, seed))
+    written = read("written", written_rows("dev"))
+    generated = random.Random(seed).sample(dev, min(len(dev), len(written)))
+    calibration = calibrate_carts(heads, [*generated, *written])
+    found = {
+        "dev": dev,
+        "written": written,
+        "test": read("test", draw_rows("test", sizes.test, seed)),
+        "wild": read("wild", wild_carts()),
     }
+    measures = {name: measure_carts(heads, rows, calibration) for name, rows in found.items()}
     model = CartModel(CartSpec(), heads, calibration)
     spec = CartSpec(golden=tuple(answer_goldens(CartReader(backend, model), goldens)))
     return MadeCart(CartModel(spec, heads, calibration), measures)

@@ -42,7 +42,7 @@ def is_right(row: Mapping[str, Any], decision: CartDecision) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class CartMeasure:
-    """Exactly right decisions by ``kind``, ``kind/language``, ``all`` and ``all/language``; ECE of actions."""
+    """Exactly right by ``kind``, ``kind/language``, ``all`` and ``all/language``; ECE of actions."""
 
     exact: dict[str, Interval]
     ece: float

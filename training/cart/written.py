@@ -59,7 +59,7 @@ def read_written(directory: Path = WRITTEN) -> tuple[WrittenCatalog, ...]:
 
 
 def written_rows(split: Split) -> list[Mapping[str, Any]]:
-    """As they were written: those of ``heads`` and ``dev`` are for fitting and calibrating heads."""
+    """As they were written; those of ``dev`` calibrate."""
     return [row for c in read_written() if c.split == split for row in c.rows]
 
 
@@ -127,6 +127,5 @@ def _kind_of(outcome: str, actions: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _split_of(place: int) -> Split:
-    """Every tenth catalog of a file is for fitting heads, every tenth for calibrating them."""
-    splits: dict[int, Split] = {3: "heads", 8: "dev"}
-    return splits.get(place % 10, "train")
+    """Every fifth catalog of a file is kept for calibrating."""
+    return "dev" if place % 5 == 3 else "train"

@@ -1,4 +1,4 @@
-"""Cart heads fitted, calibrated and measured on states that are given."""
+"""Cart heads calibrated and measured on states that are given."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from app.classification.numbers import numbers_in  # noqa: E402
 from app.classification.shortlist import ShortlistIndex  # noqa: E402
 from app.classification.wording import wording  # noqa: E402
 from tests.fake_cart import random_heads  # noqa: E402
-from training.cart.fitting import FitConfig, fit_cart_heads  # noqa: E402
 from training.cart.making import draw_rows  # noqa: E402
 from training.cart.measuring import calibrate_carts, is_right, measure_carts  # noqa: E402
 from training.cart.reading import ReadRow, with_wording  # noqa: E402
@@ -48,50 +47,6 @@ def read_rows(split: str, count: int) -> list[ReadRow]:
 def start() -> CartHeads:
     heads = random_heads(HIDDEN, wording=False)
     return replace(heads, query=heads.query * 0.01)
-
-
-def pointed(heads: CartHeads, rows: list[ReadRow]) -> float:
-    """How often the first slot points at the product of a single action."""
-    single = [read for read in rows if read.row["kind"] == "single"]
-    return float(
-        np.mean(
-            [
-                read.names[int(read.scores(heads).pointer[0].argmax())]
-                == read.row["actions"][0]["product"]
-                for read in single
-            ]
-        )
-    )
-
-
-def test_names_are_learned_and_hold_for_other_products():
-    """From states that mean nothing, the pointer learns to go by names, on products it never saw."""
-    fit, dev = read_rows("heads", 1200), read_rows("dev", 150)
-    begun = with_wording(start())
-    fitted = fit_cart_heads(start(), fit, FitConfig(epochs=8, share=1.0))
-    assert pointed(fitted, dev) > 0.7
-    assert pointed(begun, dev) < 0.3
-
-
-def test_what_is_fitted_goes_halfway_back_to_what_was_tuned():
-    """All heads, those that look at names too; what was tuned without them had none."""
-    fit = read_rows("heads", 128)
-    begun = with_wording(start())
-    whole, half = (
-        fit_cart_heads(start(), fit, FitConfig(epochs=1, share=share)) for share in (1.0, 0.5)
-    )
-    for name in ("query", "outcome_bias", "digit_rows"):
-        one, other = getattr(begun, name), getattr(whole, name)
-        np.testing.assert_allclose(getattr(half, name), (one + other) / 2, atol=1e-6)
-    np.testing.assert_allclose(half.wording.gate_rows, whole.wording.gate_rows / 2, atol=1e-6)
-
-
-def test_the_same_seed_fits_the_same():
-    """A version can be made again."""
-    fit = read_rows("heads", 128)
-    one, other = (fit_cart_heads(start(), fit, FitConfig(epochs=1)) for _ in range(2))
-    np.testing.assert_array_equal(one.query, other.query)
-    np.testing.assert_array_equal(one.wording.gate_rows, other.wording.gate_rows)
 
 
 def test_temperatures_undo_a_scale():
