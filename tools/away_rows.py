@@ -32,7 +32,7 @@ SAMPLED = 10_000
 """Catalogs that are made to see which pieces carts need."""
 GROUPS_A_FILE = 250
 CROATIAN = 1.4
-"""How much more often carts are Croatian, its weakest language."""
+"""How much more often generated carts are Croatian, its weakest language."""
 
 
 def groups_of(directory: Path, seed: str, used: set[int] | None = None) -> Iterator[CartGroup]:
@@ -97,7 +97,7 @@ def cart_pieces(directory: Path) -> set[int]:
         for phrasing in phrasings
     ]
     for catalog in read_written():
-        texts += catalog.rows[0]["catalog"]
+        texts += catalog.names
         texts += [row["text"] for row in catalog.rows]
     ways = {way for text in texts for way in (text, text.capitalize(), text.casefold())}
     return set().union(*found, *map(plain, ways))

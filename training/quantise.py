@@ -125,9 +125,9 @@ def _prompts(
 
 
 def _cart_prompts(tokeniser: Tokeniser, count: int) -> list[tuple[int, ...]]:
-    """The weights read carts too: catalogs with a message, of products kept from their training."""
+    """The weights read carts too: catalogs with a message."""
     encoder = CartEncoder(tokeniser.plain, tokeniser.beginning, tokeniser.end)
-    return [encoder.encode(row).tokens for row in draw_rows("heads", count, SEED)]
+    return [encoder.encode(row).tokens for row in draw_rows("train", count, SEED)]
 
 
 def _check_goldens(artifact: Artifact, made: Path, config: GptqConfig, threads: int) -> None:

@@ -293,9 +293,8 @@ def cart_rows(tokeniser: Tokeniser, directory: Path, progress: Progress) -> list
     rng = random.Random(SEED)
     encoded = []
     for _, rows in groupby(read_rows(directory / "train.jsonl"), lambda row: row["catalog"]):
-        encoded += pupil.encode(list(rows), rng)
-        if rng.random() < WRITTEN_SHARE:
-            encoded += pupil.encode(draw_written(rng, TOGETHER), rng)
+        written = rng.random() < WRITTEN_SHARE
+        encoded += pupil.encode(draw_written(rng, TOGETHER) if written else list(rows), rng)
     return encoded
 
 

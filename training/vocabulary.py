@@ -20,6 +20,7 @@ from app.backends.llama_context import LlamaModel
 from app.classification.prompt import normalise
 from training.bases import GEMMA_3_270M
 from training.cart.generation import generate
+from training.cart.written import read_written
 from training.examples import LANGUAGES
 from training.storefront import SEED, label_sets, unlabelled_texts
 
@@ -91,6 +92,9 @@ def learnt_texts(data: Path) -> Iterator[str]:
     for label_set in sets:
         yield from (example.text for example in label_set.examples)
     yield from (text for text, _ in unlabelled_texts(data, sets))
+    for catalog in read_written():
+        yield from catalog.names
+        yield from (row["text"] for row in catalog.rows)
     seen: set[str] = set()
     for language in LANGUAGES:
         rng = random.Random(f"{SEED}:{language}")

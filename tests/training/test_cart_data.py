@@ -95,9 +95,9 @@ def test_only_training_believes_in_synonyms():
     assert fit("thumbtacks", listed[1].name) == 0
     assert Catalog(listed, by_meaning=True).means("thumbtacks", listed[1])
     assert not Catalog(listed).means("thumbtacks", listed[1])
-    for split in ("train", "heads", "dev", "test"):
+    for split in ("train", "dev", "test"):
         catalog = draw_catalog("en", split, random.Random(3))
-        assert catalog.by_meaning == (split in {"train", "heads"})
+        assert catalog.by_meaning == (split == "train")
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -248,6 +248,5 @@ def test_no_head_noun_stands_on_two_sides(language):
             if "{}" in bare or not (braced or "|" in bare or written in row["heads"]):
                 continue
             noun = (braced[1] if braced else bare.split("|")[0]).split()[-1]
-            learnt = row["split"] in {"train", "heads"}
-            sides.setdefault(noun, set()).add("learnt" if learnt else row["split"])
+            sides.setdefault(noun, set()).add(row["split"])
     assert not [noun for noun, found in sides.items() if len(found) > 1 and noun != "set"]

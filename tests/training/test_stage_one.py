@@ -130,15 +130,16 @@ def few_carts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stage_one, "WRITTEN_SHARE", 0.0)
 
 
-def test_carts_that_were_written_whole_come_beside_the_generated(
+def test_carts_that_were_written_whole_take_the_place_of_generated_ones(
     base: Base, tmp_path: Path, few_carts: None, monkeypatch: pytest.MonkeyPatch
 ):
     tokeniser = Tokeniser(base, Prompt())
-    alone = stage_one.cart_rows(tokeniser, tmp_path, lambda *_: None)
+    generated = stage_one.cart_rows(tokeniser, tmp_path, lambda *_: None)
     monkeypatch.setattr(stage_one, "WRITTEN_SHARE", 1.0)
-    beside = stage_one.cart_rows(tokeniser, tmp_path, lambda *_: None)
+    written = stage_one.cart_rows(tokeniser, tmp_path, lambda *_: None)
     runs = groupby(read_rows(tmp_path / "train.jsonl"), lambda row: row["catalog"])
-    assert len(beside) == len(alone) + len(list(runs)) * TOGETHER
+    assert len(written) == len(list(runs)) * TOGETHER
+    assert not {row.tokens for row in written} & {row.tokens for row in generated}
 
 
 def test_carts_are_renamed_and_answered_in_json_in_part(

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from training.cart.grammar import NounPhrase
 from training.cart.matching import fit
-from training.cart.products import TRAINED, Product, Split, products_of, restyle
+from training.cart.products import Product, Split, products_of, restyle
 from training.examples import LANGUAGES
 
 SMALLEST, LARGEST = 5, 60
@@ -104,7 +104,7 @@ def draw_catalog(
         styled.setdefault(other.name.casefold(), other)
     products = list(styled.values())
     rng.shuffle(products)
-    return Catalog(products, by_meaning=split in TRAINED)
+    return Catalog(products, by_meaning=split == "train")
 
 
 def _mix_languages(

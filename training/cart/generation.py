@@ -11,7 +11,7 @@ from training.cart.catalogs import Catalog, draw_catalog
 from training.cart.matching import fit
 from training.cart.numerals import LARGEST_QUANTITY
 from training.cart.phrasings import Item, Phrasing, accepts, read_phrasings, render
-from training.cart.products import TRAINED, Product, Split, draw_mention, products_of
+from training.cart.products import Product, Split, draw_mention, products_of
 from training.cart.quantities import draw_quantity
 from training.cart.surface import finish
 
@@ -100,7 +100,7 @@ class _Draw:
         self.rng = rng
         self.catalog = catalog
         self.taken: set[str] = set()
-        self.trained = split in TRAINED
+        self.trained = split == "train"
         self.phrasings = read_phrasings(language, late=self.trained)
 
     def phrasing(self, *uses: str) -> Phrasing:

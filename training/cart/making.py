@@ -18,9 +18,9 @@ from app.classification.prompt import normalise_lines
 from training.cart.generation import generate_together
 from training.cart.measuring import CartMeasure, calibrate_carts, measure_carts
 from training.cart.products import Split
-from training.cart.reading import ReadRow, read_carts, with_wording
+from training.cart.reading import ReadRow, read_carts
 from training.cart.validation import check_row
-from training.cart.written import wild_carts, written_rows
+from training.cart.written import calibration_carts, wild_carts
 from training.examples import LANGUAGES
 
 REPORT = "carts.json"
@@ -50,26 +50,24 @@ class MadeCart:
 
 def make_cart(
     backend: Backend,
-    tuned: CartHeads,
+    heads: CartHeads,
     goldens: Sequence[tuple[str, tuple[str, ...]]],
     seed: int,
     sizes: CartSizes | None = None,
     progress: Progress = silent,
 ) -> MadeCart:
-    """Calibrate the tuned heads on catalogs that are new to the weights, and measure them.
+    """Calibrate heads on catalogs that are new to the weights, and measure them.
 
     They are calibrated on as many generated rows as there are written ones. ``goldens`` are messages
     with catalogs, whose answers every load must give again.
     """
     sizes = sizes or CartSizes()
 
-    heads = with_wording(tuned)
-
     def read(name: str, rows: Sequence[Mapping[str, Any]]) -> list[ReadRow]:
         return read_carts(backend, heads, rows, progress, f"carts: {name}")
 
     dev = read("dev", draw_rows("dev", sizes.dev, seed))
-    written = read("written", written_rows("dev"))
+    written = read("written", calibration_carts())
     generated = random.Random(seed).sample(dev, min(len(dev), len(written)))
     calibration = calibrate_carts(heads, [*generated, *written])
     found = {

@@ -14,15 +14,13 @@ from training.examples import read_rows
 
 DATA = Path(__file__).parents[1] / "data" / "cart"
 
-Split: TypeAlias = Literal["train", "heads", "dev", "test"]
-"""Adapters learn from ``train``. ``heads`` are new to them: heads learn what they make of those."""
-TRAINED: frozenset[Split] = frozenset({"train", "heads"})
+Split: TypeAlias = Literal["train", "dev", "test"]
 
 # Invented, so that no shop's brand is trained on; a brand occurs on one side of the splits only.
 _BRANDS: dict[Split, tuple[str, ...]] = {
     "train": ("Nordika", "Velmo", "Zeba", "Lumar", "Kresna", "Ondava", "Tivoli", "Marabel",
-              "Casa Lin", "Ribnica", "Fenno", "Pico&Co", "Solana", "Bruma", "Alt7", "Drava"),
-    "heads": ("Palma", "Korzo", "Brightmoor", "Lunera", "Zvono", "Atlas&Co", "Sombra", "Veka"),
+              "Casa Lin", "Ribnica", "Fenno", "Pico&Co", "Solana", "Bruma", "Alt7", "Drava",
+              "Palma", "Korzo", "Brightmoor", "Lunera", "Zvono", "Atlas&Co", "Sombra", "Veka"),
     "dev": ("Kolibri", "Harma", "Ostrea", "Jota", "Mirna", "Elmsbury"),
     "test": ("Vitanova", "Grana", "Plavka", "Teruel", "Oakfold", "Zirra", "Moka2", "Lindesa"),
 }  # fmt: skip

@@ -1,4 +1,4 @@
-"""What the serving backend reads of cart rows: the states that heads are fitted and measured on."""
+"""What the serving backend reads of cart rows: the states that heads are calibrated and measured on."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import numpy.typing as npt
 from app.artifacts.base_package import Progress, silent
 from app.artifacts.manifest import CartSpec
 from app.backends.base import Backend
-from app.classification.cart import CartCalibration, CartHeads, CartModel, CartScores, WordingHeads
+from app.classification.cart import CartCalibration, CartHeads, CartModel, CartScores
 from app.classification.cart_reader import CartReader
 from app.classification.prompt import normalise_lines
-from app.classification.wording import FEATURES, Floats
+from app.classification.wording import Floats
 
 Halves = npt.NDArray[np.float16]
 
@@ -52,7 +52,7 @@ def read_carts(
     task: str = "read carts",
 ) -> list[ReadRow]:
     """The rows' states, in order, by the code that serves; neighbours of one catalog share its cost."""
-    reader = CartReader(backend, CartModel(CartSpec(), with_wording(heads), CartCalibration()))
+    reader = CartReader(backend, CartModel(CartSpec(), heads, CartCalibration()))
     read = []
     for number, row in enumerate(rows, start=1):
         message = reader.prepare(normalise_lines(row["text"]), reader.catalog(row["catalog"]))
@@ -62,17 +62,3 @@ def read_carts(
         read.append(ReadRow(row, message.products, *halves, message.wording, message.told))
         progress(task, number, len(rows))
     return read
-
-
-def with_wording(heads: CartHeads) -> CartHeads:
-    """The same heads, looking at names too, which count for nothing yet."""
-    if heads.wording is not None:
-        return heads
-    features, (outcomes, hidden) = len(FEATURES), heads.outcome_rows.shape
-    nothing = WordingHeads(
-        gate_rows=np.zeros((features, hidden), np.float32),
-        gate_bias=np.zeros(features, np.float32),
-        outcome_rows=np.zeros((outcomes, 2 * features), np.float32),
-    )
-    arrays = {name: getattr(heads, name) for name in heads.__slots__ if name != "wording"}
-    return CartHeads(**arrays, wording=nothing)

@@ -9,7 +9,7 @@ from typing import Any
 from training.cart.catalogs import LARGEST, STRAY_FIT
 from training.cart.matching import fit
 from training.cart.numerals import LARGEST_QUANTITY
-from training.cart.products import TRAINED, Split, products_of, read_products
+from training.cart.products import Split, products_of, read_products
 from training.examples import LANGUAGES
 from training.noise import without_diacritics
 
@@ -66,7 +66,7 @@ def _check_action(
     if type(quantity) is not int or not 1 <= quantity <= LARGEST_QUANTITY:
         faults.append(f"the quantity is not a whole number from 1 to {LARGEST_QUANTITY}")
     own = fit(mention, action["product"])
-    least = max(own + 0.05, STRAY_FIT if split in TRAINED else 0.0)
+    least = max(own + 0.05, STRAY_FIT if split == "train" else 0.0)
     better = [name for name in catalog if fit(mention, name) > least]
     if better:
         faults.append(f"{mention!r} fits {better[0]!r} better than {action['product']!r}")

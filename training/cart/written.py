@@ -15,17 +15,21 @@ from pathlib import Path
 from typing import Any
 
 from training.cart.catalogs import SMALLEST
-from training.cart.products import DATA, Split
+from training.cart.products import DATA
 from training.cart.surface import finish
 from training.examples import read_rows
 
 WRITTEN = DATA / "written"
 WILD_CARTS = DATA / "wild"
+_KEPT = 3
+"""Among every five catalogs, the place of the one that is kept for calibrating."""
 _AS_WRITTEN = 0.5
 """Of the messages drawn; the others get other capitals, slips, greetings."""
 _JOINED = 0.25
 """Of the messages drawn, those that join two or three of which each has one short wish."""
 _SHORT = 80
+_APART = (". ", "\n")
+"""Between wishes of which one is not to be read on in the other: "minus the jam", "and two loaves"."""
 _JOINTS = {
     "en": (", ", ". ", "; ", "\n", " and ", ", also ", " plus ", ", and "),
     "hr": (", ", ". ", "; ", "\n", " i ", ", i još ", " plus ", ", a "),
@@ -41,8 +45,9 @@ class WrittenCatalog:
     """
 
     language: str
-    split: Split
+    names: tuple[str, ...]
     rows: tuple[Mapping[str, Any], ...]
+    learned: bool
 
 
 @cache
@@ -51,16 +56,15 @@ def read_written(directory: Path = WRITTEN) -> tuple[WrittenCatalog, ...]:
     catalogs = []
     for path in sorted(directory.glob("*.jsonl")):
         for place, found in enumerate(read_rows(path)):
-            rows = tuple(
-                _row(found["catalog"], message, path.stem) for message in found["messages"]
-            )
-            catalogs.append(WrittenCatalog(path.stem, _split_of(place), rows))
+            names, messages = tuple(found["catalog"]), found["messages"]
+            rows = tuple(_row(names, message, path.stem) for message in messages)
+            catalogs.append(WrittenCatalog(path.stem, names, rows, learned=place % 5 != _KEPT))
     return tuple(catalogs)
 
 
-def written_rows(split: Split) -> list[Mapping[str, Any]]:
-    """As they were written; those of ``dev`` calibrate."""
-    return [row for c in read_written() if c.split == split for row in c.rows]
+def calibration_carts() -> list[Mapping[str, Any]]:
+    """Rows about catalogs that are kept from training, as they were written."""
+    return [row for catalog in read_written() if not catalog.learned for row in catalog.rows]
 
 
 def wild_carts() -> list[Mapping[str, Any]]:
@@ -70,14 +74,13 @@ def wild_carts() -> list[Mapping[str, Any]]:
 
 def draw_written(rng: random.Random, messages: int) -> list[dict[str, Any]]:
     """Training rows about one catalog, shuffled and without some of what they do not ask for."""
-    drawn = rng.choice([c for c in read_written() if c.split == "train"])
+    drawn = rng.choice([catalog for catalog in read_written() if catalog.learned])
     rows = [_drawn(drawn, rng) for _ in range(messages)]
     named = {a["product"] for row in rows for a in row["actions"]}
     named |= {candidate for row in rows for candidate in row["candidates"]}
-    names = list(rows[0]["catalog"])
-    rng.shuffle(names)
+    names = rng.sample(drawn.names, len(drawn.names))
     others = [name for name in names if name not in named]
-    size = rng.randint(min(SMALLEST, len(names)), len(names))
+    size = rng.randint(SMALLEST, len(names))
     left_out = set(others[: len(names) - max(size, len(named))])
     catalog = [name for name in names if name not in left_out]
     return [{**row, "catalog": catalog} for row in rows]
@@ -87,7 +90,8 @@ def _drawn(catalog: WrittenCatalog, rng: random.Random) -> dict[str, Any]:
     row = dict(rng.choice(catalog.rows))
     if rng.random() < _JOINED:
         row = _joined(catalog, rng) or row
-    if rng.random() >= _AS_WRITTEN:
+    listed = row["kind"] == "several" and "\n" not in row["text"]  # its commas keep things apart
+    if rng.random() >= _AS_WRITTEN and not listed:
         row["text"] = finish(row["text"], catalog.language, rng, slips=rng.choice((0, 0, 1)))
     return row
 
@@ -103,15 +107,16 @@ def _joined(catalog: WrittenCatalog, rng: random.Random) -> dict[str, Any] | Non
     actions = [action for row in rows for action in row["actions"]]
     if not actions or len({a["product"] for a in actions}) < len(actions):
         return None
-    joint = rng.choice(_JOINTS[catalog.language])
+    alike = len({a["action"] for a in actions}) == 1 and all(row["actions"] for row in rows)
+    joint = rng.choice(_JOINTS[catalog.language] if alike else _APART)
     text = joint.join(row["text"].rstrip(".,;") for row in rows)
     return {**rows[0], "text": text, "actions": actions, "kind": _kind_of("actions", actions)}
 
 
-def _row(catalog: Sequence[str], message: Mapping[str, Any], language: str) -> dict[str, Any]:
+def _row(names: Sequence[str], message: Mapping[str, Any], language: str) -> dict[str, Any]:
     actions = message.get("actions", [])
     return {
-        "catalog": list(catalog),
+        "catalog": list(names),
         "text": message["text"],
         "actions": actions,
         "candidates": message.get("candidates", []),
@@ -124,8 +129,3 @@ def _kind_of(outcome: str, actions: Sequence[Mapping[str, Any]]) -> str:
     if outcome == "actions":
         return "several" if len(actions) > 1 else "single"
     return {"not_in_catalog": "absent"}.get(outcome, outcome)
-
-
-def _split_of(place: int) -> Split:
-    """Every fifth catalog of a file is kept for calibrating."""
-    return "dev" if place % 5 == 3 else "train"
