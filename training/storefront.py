@@ -1,7 +1,7 @@
 """The default artifact's recipe and its faster variant's: which messages, in what doses, and the knobs.
 
 The backbone learns many label sets at once, each against its own rows: the storefront's taxonomy in
-three languages, 69 made-up shops and three open sets, whose label rows are thrown away
+three languages, 85 made-up shops and three open sets, whose label rows are thrown away
 afterwards. They teach the hidden state to mean "what is wanted" for far more kinds of wishes than one
 shop has, which is what new shops start from (:mod:`training.fit`) and what tells a stranger's topic
 from a shop's. All messages are also drawn towards a sentence encoder's embeddings
