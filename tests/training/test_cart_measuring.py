@@ -7,27 +7,16 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 
-pytestmark = pytest.mark.train
-torch = pytest.importorskip("torch")
-
-from app.classification.cart import CartCalibration, CartHeads, WordingHeads  # noqa: E402
-from app.classification.numbers import numbers_in  # noqa: E402
-from app.classification.shortlist import ShortlistIndex  # noqa: E402
-from app.classification.wording import wording  # noqa: E402
-from tests.fake_cart import random_heads  # noqa: E402
-from training.cart.making import draw_rows  # noqa: E402
-from training.cart.measuring import calibrate_carts, is_right, measure_carts  # noqa: E402
-from training.cart.reading import ReadRow  # noqa: E402
+from app.classification.cart import CartCalibration, CartHeads, WordingHeads
+from app.classification.numbers import numbers_in
+from app.classification.shortlist import ShortlistIndex
+from app.classification.wording import wording
+from tests.fake_cart import random_heads
+from training.cart.making import draw_rows
+from training.cart.measuring import calibrate_carts, is_right, measure_carts
+from training.cart.reading import ReadRow
 
 HIDDEN = 32
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def read_rows(split: str, count: int) -> list[ReadRow]:

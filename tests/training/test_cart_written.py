@@ -8,6 +8,7 @@ import re
 import pytest
 
 from app.classification.prompt import normalise_lines
+from training.cart import written
 from training.cart.catalogs import LARGEST, SMALLEST
 from training.cart.numerals import LARGEST_QUANTITY
 from training.cart.products import DATA
@@ -66,7 +67,7 @@ def test_no_noun_of_a_held_out_product_is_learned(language):
 def test_a_drawn_catalog_keeps_what_its_messages_ask_for():
     rng = random.Random(3)
     sizes, texts, joined = set(), set(), set()
-    written = {row["text"] for catalog in read_written() for row in catalog.rows}
+    known = {row["text"] for catalog in read_written() for row in catalog.rows}
     for _ in range(300):
         rows = draw_written(rng, 4)
         (names,) = {tuple(row["catalog"]) for row in rows}
@@ -77,9 +78,27 @@ def test_a_drawn_catalog_keeps_what_its_messages_ask_for():
             wanted = {*row["candidates"], *(a["product"] for a in row["actions"])}
             assert wanted <= set(names)
     assert len(sizes) > 10
-    assert texts & written
-    assert texts - written
-    assert any(sum(part in text for part in written) > 1 for text in joined - written)
+    assert texts & known
+    assert texts - known
+    assert any(sum(part in text for part in known) > 1 for text in joined - known)
+
+
+def test_joined_wishes_of_unlike_kinds_stand_apart(monkeypatch):
+    """ "minus the jam" and "two loaves" would be two removals, were they joined by "and"."""
+    monkeypatch.setattr(written, "_JOINED", 1.0)
+    monkeypatch.setattr(written, "_AS_WRITTEN", 1.0)
+    alone = {row["text"].rstrip(".,;") for c in read_written() for row in c.rows}
+    rng = random.Random(6)
+    mixed = [
+        row["text"]
+        for _ in range(300)
+        for row in draw_written(rng, 4)
+        if len({a["action"] for a in row["actions"]}) > 1 and row["text"].rstrip(".,;") not in alone
+    ]
+    assert mixed
+    for text in mixed:
+        first = max((part for part in alone if text.startswith(part)), key=len)
+        assert text[len(first) :].startswith((". ", "\n"))
 
 
 def test_calibration_gets_catalogs_that_training_never_draws():
