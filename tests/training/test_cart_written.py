@@ -84,7 +84,7 @@ def test_a_drawn_catalog_keeps_what_its_messages_ask_for():
 
 
 def test_joined_wishes_of_unlike_kinds_stand_apart(monkeypatch):
-    """ "minus the jam" and "two loaves" would be two removals, were they joined by "and"."""
+    """Joined by "and", "minus the jam" and "two loaves" would be two removals."""
     monkeypatch.setattr(written, "_JOINED", 1.0)
     monkeypatch.setattr(written, "_AS_WRITTEN", 1.0)
     alone = {row["text"].rstrip(".,;") for c in read_written() for row in c.rows}
