@@ -10,7 +10,7 @@ import torch
 
 from app.backends import triton_steps
 from app.backends.gptq_triton import ByteLinear
-from app.backends.torch_decoder import ScaledEmbedding
+from app.backends.torch_embedding import Embedding
 from app.backends.torch_gemma import Gemma, Tensors
 
 KIND = torch.bfloat16
@@ -76,7 +76,7 @@ def made(
     )  # fmt: skip
     given = Tensors(tensors, "random weights")
     model = Gemma(
-        config, given, packed, ScaledEmbedding(table, sizes.hidden**0.5), KIND, triton_steps
+        config, given, packed, Embedding(table, KIND, sizes.hidden**0.5), KIND, triton_steps
     )
     given.end()
     built: Gemma = model.to(device).eval().requires_grad_(requires_grad=False)

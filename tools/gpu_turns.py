@@ -61,12 +61,13 @@ def microseconds(graph: torch.cuda.CUDAGraph) -> float:
 
 
 def packed(work: Path, device: torch.device) -> dict[str, Decoder]:
-    """A checkpoint, and its weights in 16 bits."""
+    """A checkpoint, packed and made plain at load, and its weights and table in 16 bits."""
     if not (work / "plain").is_dir():
         write_plain(work / "gptq", work / "plain")
     return {
         PLAIN: load_decoder(work / "plain", device, torch.bfloat16),
         "gptq": load_decoder(work / "gptq", device, torch.bfloat16, "triton"),
+        "gptq plain": load_decoder(work / "gptq", device, torch.bfloat16, "dense"),
     }
 
 
@@ -81,6 +82,11 @@ def random(device: torch.device) -> dict[str, Decoder]:
     }
 
 
+def _megabytes(decoder: torch.nn.Module | Decoder) -> float:
+    module = decoder.module if isinstance(decoder, Decoder) else decoder
+    return sum(float(t.nbytes) for t in (*module.parameters(), *module.buffers())) / 1e6
+
+
 def main() -> None:
     """Measure every shape, and print a line and write a row for each."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
@@ -90,7 +96,8 @@ def main() -> None:
     device = torch.device("cuda")
     decoders = random(device) if given.work is None else packed(given.work, device)
     highest = 60_000 if given.work else Sizes().vocabulary
-    rows: dict[str, dict[str, float]] = {}
+    rows = {"MB of weights": {name: _megabytes(decoder) for name, decoder in decoders.items()}}
+    print(rows, flush=True)
     for count, length in SHAPES:
         ids = torch.randint(5, highest, (count, length), device=device)
         graphs = {name: recorded(decoder, ids) for name, decoder in decoders.items()}

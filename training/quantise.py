@@ -75,8 +75,8 @@ def quantise_artifact(
         shutil.rmtree(stale)
     with TemporaryDirectory(prefix="quantise-", dir=artifact.weights_directory) as work:
         merged, reference = Path(work) / "merged", Path(work) / "bfloat16"
-        merge_artifact(artifact, merged, torch.float32, progress)
-        merge_artifact(artifact, reference, torch.bfloat16, progress)
+        merge_artifact(artifact, merged, torch.float32, progress, trimmed=True)
+        merge_artifact(artifact, reference, torch.bfloat16, progress, trimmed=True)
         made = Path(work) / "quantised"
         chosen = random.Random(SEED).sample(
             list(calibration), min(config.messages, len(calibration))

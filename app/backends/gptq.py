@@ -68,9 +68,14 @@ class GptqBackend:
             place = _device(device)
             if place.type == "cpu":
                 torch.set_num_threads(options.threads)
-            self._tokeniser, self._beginning = _read_tokeniser(checkpoint)
+            self._tokeniser, self._beginning = read_tokeniser(checkpoint)
             decoder = load_decoder(
-                checkpoint, place, _precision(place, precision), kernel, joined=joined
+                checkpoint,
+                place,
+                _precision(place, precision),
+                kernel,
+                joined=joined,
+                plain_bytes=options.plain_bytes,
             )
             self._set_up(decoder, prompt, max_message_tokens, options)
             self._runner: Runner = make_runner(decoder, self._shapes, execution)
@@ -237,7 +242,7 @@ def _precision(device: torch.device, name: Precision | None) -> torch.dtype:
     return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
 
 
-def _read_tokeniser(checkpoint: Path) -> tuple[Any, list[int]]:
+def read_tokeniser(checkpoint: Path) -> tuple[Any, list[int]]:
     """The tokeniser, and the token that begins every text.
 
     There is none where the model was trained without (SmolLM2 names one, and was).

@@ -191,7 +191,8 @@ KERNELS: Mapping[str, Build] = {
 """By name: of gptqmodel ``marlin``, ``exllama_v2`` and ``torch``; ours the rest."""
 
 PREFERRED: Mapping[str, tuple[str, ...]] = {
-    # Measured at 8 bits on an H200: Marlin takes 1.2 to 1.7 times as long, and minutes to compile.
+    # Of weights that stay packed. Measured at 8 bits on an H200: Marlin takes 1.2 to 1.7 times as long,
+    # and minutes to compile.
     "cuda": ("triton", "marlin", "int4", "dense"),
     "cpu": ("dense",),  # others save memory there, not time
 }
@@ -202,12 +203,15 @@ def choose_kernel(
     dtype: torch.dtype,
     device: torch.device,
     name: str | None = None,
+    plain_bytes: int = 0,
 ) -> tuple[str, Build]:
     """The first kernel that loads and computes rightly, or the named one.
 
-    Raises :class:`BackendUnavailable` when there is none.
+    Matrices of which all together take at most ``plain_bytes`` are made plain, whatever could multiply by
+    them packed: nothing is faster. Raises :class:`BackendUnavailable` when there is no kernel.
     """
-    names = (name,) if name else PREFERRED[device.type]
+    plain = sum(matrix.rows * matrix.columns for matrix in matrices) * dtype.itemsize
+    names = (name,) if name else ("dense",) if plain <= plain_bytes else PREFERRED[device.type]
     reasons = []
     for candidate in names:
         if candidate not in KERNELS:

@@ -15,11 +15,9 @@ from transformers import AutoConfig, AutoModel
 from app.backends import torch_attention, torch_gemma
 from app.backends.gptq_checkpoint import Checkpoint
 from app.backends.gptq_kernels import choose_kernel
+from app.backends.torch_embedding import Embedding
 from app.backends.torch_gemma import Tensors
 
-_BLOCK = 32
-_OFF_GRID = 0.3
-"""Steps that 16 bits may have rounded a code away from its place."""
 UNQUANTISED = "unquantised"
 
 
@@ -53,8 +51,9 @@ def load_decoder(
     kernel: str | None = None,
     *,
     joined: bool = True,
+    plain_bytes: int = 0,
 ) -> Decoder:
-    """A decoder on ``device``. ``kernel`` is chosen by what loads unless it is named.
+    """A decoder on ``device``. ``kernel`` is chosen unless it is named, as :func:`choose_kernel` does.
 
     ``joined`` computes models of Gemma's kind in few steps (:mod:`app.backends.torch_gemma`). Of any other
     model, and without it, ``transformers`` computes all but the products. Raises
@@ -72,11 +71,14 @@ def load_decoder(
         matrices = torch_gemma.joined(matrices)
     chosen, linears = UNQUANTISED, dict[str, torch.nn.Module]()
     if matrices:
-        chosen, build = choose_kernel(list(matrices.values()), dtype, device, kernel)
+        chosen, build = choose_kernel(list(matrices.values()), dtype, device, kernel, plain_bytes)
         linears = {name: build(matrix, dtype, device) for name, matrix in matrices.items()}
     module: torch.nn.Module
     if joined:
-        embedding = _gemma_embedding(config, tensors, dtype, in_bytes=bool(matrices))
+        table = tensors.take("embed_tokens.weight", (config.vocab_size, config.hidden_size))
+        # Gemma multiplies what it looks up by the root of its width.
+        make = Embedding.stored if matrices else Embedding
+        embedding = make(table, dtype, float(config.hidden_size) ** 0.5)
         steps = torch_gemma.choose_steps(device, dtype)
         module = torch_gemma.Gemma(config, tensors, linears, embedding, dtype, steps)
     else:
@@ -129,66 +131,9 @@ class _Transformers(torch.nn.Module):
         # Gemma multiplies what it looks up; others do not.
         factor = float(getattr(table, "scalar_embed_scale", 1.0))
         with suppress(ValueError):
-            self.inner.set_input_embeddings(ByteEmbedding(stored, dtype, factor))
+            self.inner.set_input_embeddings(Embedding.in_bytes(stored, dtype, factor))
             tensors.take(f"{name}.weight", tuple(table.weight.shape))
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
         states: torch.Tensor = self.inner(input_ids=ids, use_cache=False).last_hidden_state
         return states
-
-
-def _gemma_embedding(
-    config: Any, tensors: Tensors, dtype: torch.dtype, *, in_bytes: bool
-) -> torch.nn.Module:
-    """What Gemma looks up is multiplied by the root of its width."""
-    table = tensors.take("embed_tokens.weight", (config.vocab_size, config.hidden_size))
-    factor = float(config.hidden_size) ** 0.5
-    if in_bytes:
-        with suppress(ValueError):
-            return ByteEmbedding(table, dtype, factor)
-    return ScaledEmbedding(table.to(dtype), factor)
-
-
-class ScaledEmbedding(torch.nn.Module):
-    """An embedding table (vocabulary, hidden); what is looked up is times ``factor``."""
-
-    def __init__(self, table: torch.Tensor, factor: float) -> None:
-        super().__init__()
-        self.register_buffer("table", table)
-        self.factor = factor
-
-    def forward(self, ids: torch.Tensor) -> torch.Tensor:
-        found: torch.Tensor = self.table[ids]
-        return found * self.factor
-
-
-class ByteEmbedding(torch.nn.Module):
-    """An embedding table of 8-bit codes with one scale for 32 of them, as GGUF's Q8_0.
-
-    A table of many languages is larger than all 4-bit matrices together, and packaged bases come with
-    such codes. Raises ``ValueError`` where the table was not made of any: then they would lose something.
-    That shows in the stored numbers only: bfloat16 rounds them further than half a step.
-    """
-
-    def __init__(self, table: torch.Tensor, dtype: torch.dtype, factor: float = 1.0) -> None:
-        """``table`` (vocabulary, hidden) as it was stored; what is looked up is times ``factor``."""
-        super().__init__()
-        weight = table.float()
-        if weight.shape[1] % _BLOCK:
-            raise ValueError(f"rows of {weight.shape[1]} are not whole blocks")
-        blocks = weight.view(len(weight), -1, _BLOCK)
-        scales = (blocks.abs().amax(dim=2) / 127).to(torch.float16)
-        least = torch.finfo(torch.float16).smallest_normal
-        places = blocks / scales.float().clamp(min=least).unsqueeze(2)
-        codes = places.round().clamp(-127, 127)
-        if float((places - codes).abs().max()) > _OFF_GRID:
-            raise ValueError("the table was not made of 8-bit codes")
-        self.register_buffer("codes", codes.to(torch.int8).flatten(1))
-        self.register_buffer("scales", scales)
-        self.factor = factor
-        self.dtype = dtype
-
-    def forward(self, ids: torch.Tensor) -> torch.Tensor:
-        codes = self.codes[ids].float().unflatten(-1, (-1, _BLOCK))
-        scales = self.scales[ids].float() * self.factor
-        return (codes * scales.unsqueeze(-1)).flatten(-2).to(self.dtype)

@@ -18,7 +18,8 @@ from app.backends import torch_steps
 from app.backends.gptq_checkpoint import QuantisedMatrix
 from app.backends.gptq_kernels import DenseLinear
 from app.backends.torch_attention import causal
-from app.backends.torch_steps import Share
+from app.backends.torch_embedding import Embedding
+from app.backends.torch_steps import Share, Table
 from app.backends.torch_unpacking import Shares, Unpacking
 from app.errors import FileDamaged
 
@@ -117,7 +118,7 @@ class Gemma(torch.nn.Module):
         config: Any,
         tensors: Tensors,
         linears: Mapping[str, torch.nn.Module],
-        embedding: torch.nn.Module,
+        embedding: Embedding,
         dtype: torch.dtype,
         steps: ModuleType = torch_steps,
     ) -> None:
@@ -143,16 +144,16 @@ class Gemma(torch.nn.Module):
         }
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
-        states = self.embedding(ids)
-        length = ids.shape[1]
-        angles = {kind: a.of(length, states.device) for kind, a in self._angles.items()}
+        angles = {kind: a.of(ids.shape[1], ids.device) for kind, a in self._angles.items()}
         layers: Sequence[Any] = list(self.layers)
         following = [*(layer.input_layernorm for layer in layers[1:]), self.norm]
         unpacking = self._unpacking
         if unpacking is not None and not unpacking.pays(ids.numel()):
             unpacking = None
         first = None if unpacking is None else unpacking.first
-        ready = self._steps.norm(states, layers[0].input_layernorm, self._epsilon, first)
+        states, ready = self._steps.begin(
+            ids, self.embedding.table, layers[0].input_layernorm, self._epsilon, first
+        )
         walked: Iterable[tuple[Any, Shares]] = ((layer, _NOTHING) for layer in layers)
         if unpacking is not None:
             walked = unpacking.walk(layers)
@@ -305,8 +306,15 @@ def prove_steps(steps: ModuleType, device: torch.device, dtype: torch.dtype) -> 
     weights = [drawn(96, kind=torch.float32) for _ in range(2)]
     norms = drawn(32, kind=torch.float32), drawn(32, kind=torch.float32)
     angles = Angles(1e4, 32).of(5, device)
+    ids = torch.randint(0, 7, (3, 5), generator=generator).to(device)
+    rows = torch.randint(-127, 128, (7, 96), dtype=torch.int8, generator=generator).to(device)
+    tables = (
+        Table(drawn(7, 96), None, 9.5, dtype),
+        Table(rows, drawn(7, 3, kind=torch.float16), 9.5, dtype),
+    )
     calls: dict[str, tuple[Any, ...]] = {
-        "norm": (wide, weights[0], 1e-6),
+        "begin": (ids, tables[0], weights[0], 1e-6),
+        "begin of codes": (ids, tables[1], weights[0], 1e-6),
         "join": (wide, drawn(2, 3, 5, 96), *weights, 1e-6),
         "turn": (drawn(3, 5, 192), norms, angles, heads, 1e-6),
         "gate": (wide,),
@@ -329,6 +337,6 @@ def _made(
     name: str, given: tuple[Any, ...], steps: ModuleType, share: Share | None
 ) -> tuple[torch.Tensor, ...]:
     """All that a step makes, the plain weights of its share too."""
-    found = getattr(steps, name)(*given, share)
+    found = getattr(steps, name.partition(" ")[0])(*given, share)
     several: tuple[torch.Tensor, ...] = found if isinstance(found, tuple) else (found,)
     return several if share is None else (*several, share.plain)

@@ -27,6 +27,29 @@ class Share:
         return int(self.codes.numel() // self.scales.numel())
 
 
+@dataclass(frozen=True, slots=True)
+class Table:
+    """An embedding's ``rows`` (vocabulary, hidden), times ``factor``, given as ``dtype``.
+
+    With ``scales`` (vocabulary, blocks) the rows are signed codes, as many to a scale.
+    """
+
+    rows: torch.Tensor
+    scales: torch.Tensor | None
+    factor: float
+    dtype: torch.dtype
+
+
+def look_up(ids: torch.Tensor, table: Table) -> torch.Tensor:
+    """The rows of ``ids``: (*ids, hidden)."""
+    found = table.rows[ids].float()
+    if table.scales is None:
+        return (found * table.factor).to(table.dtype)
+    scales = table.scales[ids].float() * table.factor
+    codes = found.unflatten(-1, (scales.shape[-1], -1))
+    return (codes * scales.unsqueeze(-1)).flatten(-2).to(table.dtype)
+
+
 def unpack(share: Share | None) -> None:
     """Write the plain weights of a share, where there is one."""
     if share is not None:
@@ -34,12 +57,17 @@ def unpack(share: Share | None) -> None:
         share.plain.copy_((codes * share.scales.float().view(-1, 1)).view_as(share.plain))
 
 
-def norm(
-    states: torch.Tensor, weight: torch.Tensor, epsilon: float, share: Share | None = None
-) -> torch.Tensor:
-    """RMS norm (Zhang & Sennrich 2019) over the last dimension."""
+def begin(
+    ids: torch.Tensor,
+    table: Table,
+    weight: torch.Tensor,
+    epsilon: float,
+    share: Share | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The embedded ``ids``, and the same after an RMS norm (Zhang & Sennrich 2019) of the last axis."""
     unpack(share)
-    return _norm(states.float(), weight, epsilon).to(states.dtype)
+    states = look_up(ids, table)
+    return states, _norm(states.float(), weight, epsilon).to(states.dtype)
 
 
 def join(

@@ -14,7 +14,7 @@ import torch
 import triton
 import triton.language as tl
 
-from app.backends.torch_steps import Share
+from app.backends.torch_steps import Share, Table
 from app.backends.triton_unpacking import beside, unpacking
 
 _WIDE = 1024
@@ -28,11 +28,15 @@ def _normed(states, weight, size, epsilon):
 
 
 @triton.jit
-def norm_kernel(
-    states,
+def begin_kernel(
+    ids,
+    rows,
+    row_scales,
     weight,
-    out,
+    states,
+    normed_out,
     size,
+    factor,
     epsilon,
     codes,
     scales,
@@ -41,18 +45,30 @@ def norm_kernel(
     GROUP: tl.constexpr,
     WIDTH: tl.constexpr,
     PIECES: tl.constexpr,
+    SCALED: tl.constexpr,
     BLOCK: tl.constexpr,
 ) -> None:
-    """A program for each row."""
+    """A program for each id. With SCALED, rows are codes, SCALED of them to a scale."""
     program = beside(codes, scales, plain, pieces, GROUP, WIDTH, PIECES)
     if program >= 0:
-        row = program * size
+        row = tl.load(ids + program)
         place = tl.arange(0, BLOCK)
         inside = place < size
-        given = tl.load(states + row + place, mask=inside, other=0.0).to(tl.float32)
+        given = tl.load(rows + row * size + place, mask=inside, other=0).to(tl.float32)
+        if SCALED > 0:
+            block = row * (size // SCALED) + place // SCALED
+            given *= tl.load(row_scales + block, mask=inside, other=0.0).to(tl.float32) * factor
+        else:
+            given *= factor
+        found = given.to(states.dtype.element_ty)
+        tl.store(states + program * size + place, found, mask=inside)
         scale = tl.load(weight + place, mask=inside, other=0.0)
-        normed = _normed(given, scale, size, epsilon)
-        tl.store(out + row + place, normed.to(out.dtype.element_ty), mask=inside)
+        normed = _normed(found.to(tl.float32), scale, size, epsilon)
+        tl.store(
+            normed_out + program * size + place,
+            normed.to(normed_out.dtype.element_ty),
+            mask=inside,
+        )
 
 
 @triton.jit
@@ -178,17 +194,24 @@ def gate_kernel(
         )
 
 
-def norm(
-    states: torch.Tensor, weight: torch.Tensor, epsilon: float, share: Share | None = None
-) -> torch.Tensor:
-    """As :func:`app.backends.torch_steps.norm`."""
-    states = states.contiguous()
-    out, size = torch.empty_like(states), states.shape[-1]
+def begin(
+    ids: torch.Tensor,
+    table: Table,
+    weight: torch.Tensor,
+    epsilon: float,
+    share: Share | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """As :func:`app.backends.torch_steps.begin`."""
+    ids, size = ids.contiguous(), table.rows.shape[-1]
+    states = weight.new_empty(*ids.shape, size, dtype=table.dtype)
+    normed = torch.empty_like(states)
+    scaled = 0 if table.scales is None else size // table.scales.shape[-1]
     more, given = unpacking(share)
-    norm_kernel[(more + states.numel() // size,)](
-        states, weight, out, size, epsilon, **given, BLOCK=triton.next_power_of_2(size)
-    )
-    return out
+    begin_kernel[(more + ids.numel(),)](
+        ids, table.rows, table.scales, weight, states, normed, size, table.factor, epsilon, **given,
+        SCALED=scaled, BLOCK=triton.next_power_of_2(size),
+    )  # fmt: skip
+    return states, normed
 
 
 def join(

@@ -29,7 +29,8 @@ from app.backends.gptq_kernels import (  # noqa: E402
     Int4Linear,
     choose_kernel,
 )
-from app.backends.torch_decoder import ByteEmbedding, load_decoder  # noqa: E402
+from app.backends.torch_decoder import load_decoder  # noqa: E402
+from app.backends.torch_embedding import Embedding  # noqa: E402
 from app.errors import (  # noqa: E402
     BackendUnavailable,
     FileDamaged,
@@ -168,6 +169,18 @@ def test_the_next_kernel_is_taken_and_the_choice_is_logged(caplog: pytest.LogCap
     assert "the kernel dense multiplies by 1 matrices" in caplog.messages
 
 
+def test_weights_that_fit_are_made_plain(monkeypatch: pytest.MonkeyPatch):
+    """A kernel that multiplies packed weights is for those that do not."""
+    matrix, _ = random_matrix(32, 128, 32)
+    monkeypatch.setattr("app.backends.gptq_kernels.PREFERRED", {"cpu": ("int4", "dense")})
+
+    def chosen(plain_bytes: int, name: str | None = None) -> str:
+        return choose_kernel([matrix, matrix], torch.float32, CPU, name, plain_bytes)[0]
+
+    enough = 2 * 32 * 128 * 4
+    assert (chosen(enough), chosen(enough - 1), chosen(enough, "int4")) == ("dense", "int4", "int4")
+
+
 def _dense() -> Any:
     from app.backends.gptq_kernels import KERNELS
 
@@ -285,11 +298,11 @@ def test_an_embedding_table_of_bytes_is_kept_in_bytes():
     scales = torch.rand(50, 2, 1, generator=generator).half().float() * 0.01
     table = torch.nn.Embedding.from_pretrained((codes * scales).flatten(1).half())
     ids = torch.tensor([[3, 49, 3]])
-    kept = ByteEmbedding(table.weight, torch.float32)
+    kept = Embedding.in_bytes(table.weight, torch.float32)
     torch.testing.assert_close(kept(ids), table(ids).float(), atol=1e-5, rtol=2e-3)
     assert sum(buffer.nbytes for buffer in kept.buffers()) < 0.6 * table.weight.nbytes
     with pytest.raises(ValueError, match="not made of 8-bit codes"):
-        ByteEmbedding(torch.randn(50, 64), torch.float32)
+        Embedding.in_bytes(torch.randn(50, 64), torch.float32)
 
 
 def test_a_table_of_bytes_stays_one_in_a_model_of_bfloat16(tmp_path: Path):
@@ -309,7 +322,8 @@ def test_a_table_of_bytes_stays_one_in_a_model_of_bfloat16(tmp_path: Path):
     save_file(tensors, path)
     decoder = load_decoder(copy, torch.device("cpu"), torch.bfloat16)
     kept = decoder.module.inner.get_input_embeddings()  # type: ignore[union-attr]
-    assert isinstance(kept, ByteEmbedding)
+    assert isinstance(kept, Embedding)
+    assert kept.rows.dtype == torch.int8
     ids = torch.arange(count)
     torch.testing.assert_close(kept(ids), tensors[name].bfloat16(), atol=1e-5, rtol=1e-2)
 

@@ -212,9 +212,9 @@ def test_steps_that_compute_something_else_are_found():
 
 def test_steps_that_do_not_unpack_their_share_are_found():
     lazy = SimpleNamespace(
-        **{**vars(torch_steps), "norm": lambda *given: torch_steps.norm(*given[:3])}
+        **{**vars(torch_steps), "begin": lambda *given: torch_steps.begin(*given[:4])}
     )
-    with pytest.raises(ValueError, match="the step norm is wrong"):
+    with pytest.raises(ValueError, match="the step begin is wrong"):
         prove_steps(lazy, CPU, torch.float32)  # type: ignore[arg-type]
 
 

@@ -24,14 +24,17 @@ import torch
 from app.backends import torch_steps, triton_steps
 from app.backends.gptq_triton import ByteLinear
 from app.backends.torch_gemma import Angles
-from app.backends.torch_steps import Share
+from app.backends.torch_steps import Share, Table
 
 torch.manual_seed(1)
 kind = torch.bfloat16
 wide, branch = torch.randn(3, 5, 96).to(kind), torch.randn(3, 5, 96).to(kind)
 angles, norms = Angles(1e4, 32).of(5, torch.device("cpu")), (torch.randn(32), torch.randn(32))
+ids = torch.randint(0, 7, (3, 5))
+rows = torch.randint(-127, 128, (7, 96), dtype=torch.int8)
 calls = {
-    "norm": (wide, torch.randn(96), 1e-6),
+    "begin": (ids, Table(torch.randn(7, 96).to(kind), None, 9.5, kind), torch.randn(96), 1e-6),
+    "begin of codes": (ids, Table(rows, torch.rand(7, 3).half(), 9.5, kind), torch.randn(96), 1e-6),
     "join": (wide, branch, torch.randn(96), torch.randn(96), 1e-6),
     "turn": (torch.randn(3, 5, 192).to(kind), norms, angles, (4, 1), 1e-6),
     "gate": (torch.randn(3, 5, 4000).to(kind),),
@@ -54,8 +57,8 @@ for group in (32, 64, 96, 128):
     ByteLinear.unpack(codes, scales, rounded)  # the interpreter rounds in a way of its own
     for name, given in calls.items():
         share = Share(codes, scales, around.fill_(torch.nan)[32:-32])
-        with_it = several(getattr(triton_steps, name)(*given, share))
-        without = several(getattr(triton_steps, name)(*given))
+        with_it = several(getattr(triton_steps, name.split()[0])(*given, share))
+        without = several(getattr(triton_steps, name.split()[0])(*given))
         assert all(map(torch.equal, with_it, without)), name
         assert torch.equal(share.plain, rounded), (name, group)
         assert around[:32].isnan().all() and around[-32:].isnan().all(), name
@@ -68,7 +71,7 @@ from safetensors.torch import load_file
 from transformers import AutoConfig
 from app.backends import triton_steps
 from app.backends.gptq_triton import triton_linear
-from app.backends.torch_decoder import ScaledEmbedding
+from app.backends.torch_embedding import Embedding
 from app.backends.torch_gemma import Gemma, Tensors, joined
 from tests.backends.test_torch_gemma import packed
 
@@ -77,7 +80,7 @@ names = [name.removesuffix(".weight") for name in stored if "_proj" in name]
 matrices = {name: packed(name, stored.pop(name + ".weight"), 32, mixed=False) for name in names}
 kind, cpu = torch.bfloat16, torch.device("cpu")
 linears = {name: triton_linear(m, kind, cpu) for name, m in joined(matrices).items()}
-embedding = ScaledEmbedding(stored.pop("embed_tokens.weight").to(kind), 8.0)
+embedding = Embedding(stored.pop("embed_tokens.weight"), kind, 8.0)
 config = AutoConfig.from_pretrained(sys.argv[1])
 model = Gemma(config, Tensors(stored, "tiny"), linears, embedding, kind, triton_steps)
 ids = torch.randint(0, 300, (4, 25), generator=torch.Generator().manual_seed(1))

@@ -21,6 +21,8 @@ from app.artifacts.manifest import (
 from app.artifacts.store import Artifact
 from app.backends.base import Backend, BackendOptions
 from app.backends.factory import open_backend
+from app.backends.gguf_file import GgufFile
+from app.backends.gguf_vocabulary import Vocabulary, write_kept
 from app.classification.classifier import Classifier, IntentModel
 from app.classification.head import Head, unit
 from app.classification.model_files import write_model
@@ -41,8 +43,11 @@ class Case:
     kind: str
 
 
-def write_tiny_intents(store: Path, name: str = "tiny") -> Artifact:
-    """A random Gemma with an adapter; 8 bits in GGUF, so that what tests see is the other side's loss."""
+def write_tiny_intents(store: Path, name: str = "tiny", left_out: str = "") -> Artifact:
+    """A random Gemma with an adapter; 8 bits in GGUF, so that what tests see is the other side's loss.
+
+    Its weights have no pieces of the vocabulary that hold a character of ``left_out``.
+    """
     directory = store / name / "1"
     directory.mkdir(parents=True)
     base = write_tiny_gguf(store / "base.gguf")
@@ -50,16 +55,21 @@ def write_tiny_intents(store: Path, name: str = "tiny") -> Artifact:
     recipe = WeightsRecipe(
         base=BaseFile(path=base.name, sha256=sha256_of(base)),
         adapters=("adapter.safetensors",),
+        vocabulary="vocabulary.safetensors" if left_out else None,
         quantisation="Q8_0",
         output="tiny.gguf",
     )
+    if left_out:
+        pieces = Vocabulary.read(GgufFile(base)).pieces
+        kept = [n for n, piece in enumerate(pieces) if not set(left_out.encode()) & set(piece)]
+        write_kept(directory / "vocabulary.safetensors", kept, len(pieces))
     manifest = _manifest(name).model_copy(update={"format": "gguf", "weights": recipe})
     from app.backends.gguf_weights import build_weights
 
-    files = (describe_file(directory, "adapter.safetensors"),)
+    files = tuple(describe_file(directory, path) for path in recipe.inputs)
     artifact = Artifact(directory, manifest.model_copy(update={"files": files}))
     build_weights(artifact)
-    return _publish(artifact, ("adapter.safetensors",))
+    return _publish(artifact, recipe.inputs)
 
 
 def write_checkpoint_intents(store: Path, checkpoint: Path, name: str) -> Artifact:

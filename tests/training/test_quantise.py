@@ -18,6 +18,10 @@ recipe = pytest.importorskip("training.quantise")
 
 from app.artifacts.checkpoints import verified_checkpoint  # noqa: E402
 from app.artifacts.store import Artifact  # noqa: E402
+from app.backends.gguf_file import GgufFile  # noqa: E402
+from app.backends.gptq import read_tokeniser  # noqa: E402
+from app.backends.gptq_checkpoint import Checkpoint  # noqa: E402
+from app.backends.llama_context import LlamaModel  # noqa: E402
 from app.errors import GoldenMismatch, InputError  # noqa: E402
 from tests.backends.tiny_intents import write_tiny_intents  # noqa: E402
 from tests.fake_artifact import EXAMPLES  # noqa: E402
@@ -79,6 +83,25 @@ def test_the_cpus_numbers_are_repacked(artifact: Artifact, made, tmp_path: Path)
         refused = GptqConfig(repacked=True, **other)
         with pytest.raises(InputError, match="in 8 bits"):
             recipe.quantise_artifact(artifact, [], [], refused, threads=1)
+
+
+def test_pieces_that_the_cpus_weights_leave_out_are_left_out(tmp_path: Path):
+    """The table has the rows of the GGUF weights, and texts are split into the same pieces."""
+    artifact = write_tiny_intents(tmp_path / "store", left_out="eé")
+    out = tmp_path / "repacked"
+    config = GptqConfig(repacked=True)
+    comparison = recipe.quantise_artifact(artifact, [], MESSAGES, config, threads=1, out=out)
+    assert comparison.gguf_agreement == 1.0
+    gguf = LlamaModel(artifact.weights_path(), vocabulary_only=True)
+    tensors, _ = Checkpoint(out).read()
+    whole = GgufFile(artifact.directory.parent.parent / "base.gguf").tensors["token_embd.weight"]
+    kept = GgufFile(artifact.weights_path()).tensors["token_embd.weight"]
+    assert len(tensors["embed_tokens.weight"]) == kept.rows < whole.rows
+    tokeniser, beginning = read_tokeniser(out)
+    assert beginning == gguf.beginning()
+    texts = [text for texts in EXAMPLES.values() for text in texts]
+    for text in (*texts, "été 👍🏽 <bos> where<unk> 日本\n\n  e", "Čekam paket", "\u0000\u200b"):
+        assert list(gguf.tokenise(text)) == tokeniser.encode(text, add_special_tokens=False).ids
 
 
 def test_a_run_that_breaks_off_leaves_the_older_checkpoint(
