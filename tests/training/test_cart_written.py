@@ -83,6 +83,30 @@ def test_a_drawn_catalog_keeps_what_its_messages_ask_for():
     assert any(sum(part in text for part in known) > 1 for text in joined - known)
 
 
+def test_a_product_that_is_taken_away_is_wished_for_in_vain(monkeypatch):
+    """The same message is answered with the product where it is listed."""
+    monkeypatch.setattr(written, "_MISSED", 1.0)
+    monkeypatch.setattr(written, "_AS_WRITTEN", 1.0)
+    every = {
+        (c.language, row["text"]): (row, c.names)
+        for c in read_written()
+        if c.learned
+        for row in c.rows
+    }
+    rng, missed = random.Random(7), 0
+    for _ in range(200):
+        for row in draw_written(rng, 4):
+            before, names = every.get((row["language"], row["text"]), (row, ()))
+            if row["kind"] == "absent" and before["kind"] == "single":
+                (action,) = before["actions"]
+                assert (row["actions"], action["product"] in row["catalog"]) == ([], False)
+                assert set(row["catalog"]) < set(names)
+                missed += 1
+            else:
+                assert (row["kind"], row["actions"]) == (before["kind"], before["actions"])
+    assert missed > 100
+
+
 def test_joined_wishes_of_unlike_kinds_stand_apart(monkeypatch):
     """Joined by "and", "minus the jam" and "two loaves" would be two removals."""
     monkeypatch.setattr(written, "_JOINED", 1.0)

@@ -8,6 +8,7 @@ is only measured on.
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -27,6 +28,8 @@ _AS_WRITTEN = 0.5
 """Of the messages drawn; the others get other capitals, slips, greetings."""
 _JOINED = 0.25
 """Of the messages drawn, those that join two or three of which each has one short wish."""
+_MISSED = 0.3
+"""Of the catalogs drawn, those that lack a product which one message wants: it becomes "not listed"."""
 _SHORT = 80
 _APART = (". ", "\n")
 """Between wishes of which one is not to be read on in the other: "minus the jam", "and two loaves"."""
@@ -76,14 +79,39 @@ def draw_written(rng: random.Random, messages: int) -> list[dict[str, Any]]:
     """Training rows about one catalog, shuffled and without some of what they do not ask for."""
     drawn = rng.choice([catalog for catalog in read_written() if catalog.learned])
     rows = [_drawn(drawn, rng) for _ in range(messages)]
-    named = {a["product"] for row in rows for a in row["actions"]}
-    named |= {candidate for row in rows for candidate in row["candidates"]}
     names = rng.sample(drawn.names, len(drawn.names))
+    if rng.random() < _MISSED:
+        rows, missed = _with_one_missed(rows, rng)
+        names = [name for name in names if name != missed]
+    named = {name for row in rows for name in _named(row)}
     others = [name for name in names if name not in named]
     size = rng.randint(SMALLEST, len(names))
     left_out = set(others[: len(names) - max(size, len(named))])
     catalog = [name for name in names if name not in left_out]
     return [{**row, "catalog": catalog} for row in rows]
+
+
+def _with_one_missed(
+    rows: Sequence[dict[str, Any]], rng: random.Random
+) -> tuple[list[dict[str, Any]], str | None]:
+    """The rows as they are without one product, and which; None where none can be taken away.
+
+    Only what a single message wants, and nothing else: a message that tells its product from everything
+    beside it wants nothing that is left.
+    """
+    counts = Counter(name for row in rows for name in _named(row))
+    found = [n for n, row in enumerate(rows) if row["kind"] == "single"]
+    found = [n for n in found if counts[rows[n]["actions"][0]["product"]] == 1]
+    if not found:
+        return list(rows), None
+    chosen = rng.choice(found)
+    absent = {**rows[chosen], "actions": [], "kind": "absent"}
+    missed = rows[chosen]["actions"][0]["product"]
+    return [absent if n == chosen else row for n, row in enumerate(rows)], missed
+
+
+def _named(row: Mapping[str, Any]) -> list[str]:
+    return [*row["candidates"], *(action["product"] for action in row["actions"])]
 
 
 def _drawn(catalog: WrittenCatalog, rng: random.Random) -> dict[str, Any]:
