@@ -14,6 +14,7 @@ Figures = Mapping[str, Any]
 GPU = "gpu.json"
 PLAIN = "gemma bfloat16 plain graphs"
 PACKED = {
+    "gemma bfloat16 dense graphs": "GPTQ 8 bits, made plain at load",
     "gemma bfloat16 triton graphs": "GPTQ 8 bits, `triton`",
     "gemma bfloat16 marlin graphs": "GPTQ 8 bits, `marlin`",
     "gemma-4bit bfloat16 triton graphs": "4 bits, `triton`",
