@@ -204,7 +204,7 @@ def backend_options(settings: Settings) -> BackendOptions:
         max_tokens=settings.max_tokens,
         max_prefix_tokens=settings.cart_catalog_tokens,
         kept_prefix_tokens=settings.cart_cache_tokens,
-        plain_bytes=settings.gpu_plain_mb << 20,
+        plain_bytes=settings.gpu_plain_mb * 1_000_000,
     )
 
 

@@ -59,7 +59,7 @@ class Settings(BaseSettings):
     max_tokens: int = Field(1024, ge=64, le=65536)
     """Message tokens in one forward pass."""
     gpu_plain_mb: int = Field(512, ge=0)
-    """Quantised matrices that take no more than this as 16 bits are made plain at load, which is faster."""
+    """On a GPU: quantised matrices that take no more than this as 16 bits are made plain at load."""
     cart_catalog_tokens: int = Field(768, ge=256, le=8192)
     """Catalog tokens that the model reads; of a longer catalog the products likeliest to be meant."""
     cart_cache_tokens: int = Field(4096, ge=0)

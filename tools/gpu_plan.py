@@ -41,8 +41,8 @@ class Variant:
 def variants(models: Sequence[str], *, compiled: bool = False) -> list[Variant]:
     """What the comparison needs comes first: time on such a machine is short."""
     ours, half = ("triton", "int4"), "float16"
-    found = [Variant("gemma", "bfloat16", "dense", "graphs")]
-    found += [Variant(m, "bfloat16", k, "graphs") for m in MODELS for k in (None, *ours)]
+    found = [Variant("gemma", "bfloat16", k, "graphs") for k in (None, "dense", *ours)]
+    found += [Variant(m, "bfloat16", k, "graphs") for m in MODELS[1:] for k in (None, *ours)]
     found += [Variant("gemma", "bfloat16", k, "graphs", joined=False) for k in (None, "triton")]
     if compiled:
         found += [Variant(m, half, k, "graphs") for m in MODELS for k in COMPILED]
@@ -55,7 +55,9 @@ def variants(models: Sequence[str], *, compiled: bool = False) -> list[Variant]:
 
 
 def comparison(results: dict[str, Any]) -> dict[str, Any]:
-    """What is asked of a GPU, of each model and GPTQ kernel ("gemma triton") against plain bfloat16.
+    """What is asked of a GPU, of each model and GPTQ kernel against plain bfloat16.
+
+    By names like "gemma triton", and "gemma marlin float16" where the type is another than bfloat16.
 
     Kernels are kept apart: the fastest is not the one that takes the least memory.
     """

@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from gpu_models import write_plain
 from gpu_random import Sizes, made, matrices, unpacked
 
-from app.backends.torch_decoder import Decoder, load_decoder
+from app.backends.torch_decoder import Decoder, bytes_of, load_decoder
 
 SHAPES = (*((rows, 24) for rows in (1, 2, 3, 4, 6, 8, 16, 32, 64)), (1, 384))
 ROUNDS, REPLAYS, WARM_UPS = 7, 60, 20
@@ -82,11 +82,6 @@ def random(device: torch.device) -> dict[str, Decoder]:
     }
 
 
-def _megabytes(decoder: torch.nn.Module | Decoder) -> float:
-    module = decoder.module if isinstance(decoder, Decoder) else decoder
-    return sum(float(t.nbytes) for t in (*module.parameters(), *module.buffers())) / 1e6
-
-
 def main() -> None:
     """Measure every shape, and print a line and write a row for each."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
@@ -96,7 +91,8 @@ def main() -> None:
     device = torch.device("cuda")
     decoders = random(device) if given.work is None else packed(given.work, device)
     highest = 60_000 if given.work else Sizes().vocabulary
-    rows = {"MB of weights": {name: _megabytes(decoder) for name, decoder in decoders.items()}}
+    modules = {name: getattr(decoder, "module", decoder) for name, decoder in decoders.items()}
+    rows = {"MB of weights": {name: bytes_of(module) / 1e6 for name, module in modules.items()}}
     print(rows, flush=True)
     for count, length in SHAPES:
         ids = torch.randint(5, highest, (count, length), device=device)

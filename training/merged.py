@@ -13,10 +13,9 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from app.artifacts.base_package import Progress, assemble_base, silent
-from app.artifacts.manifest import BaseFile, BaseModelId, BasePackage, read_json, sha256_of
+from app.artifacts.manifest import BaseFile, BasePackage, read_json, sha256_of
 from app.artifacts.store import Artifact
-from app.backends.gguf_file import GgufFile
-from app.backends.gguf_weights import trim_vocabulary
+from app.backends.gguf_vocabulary import Ids
 from app.errors import FileDamaged, InputError
 from training.adapter_files import Adapter, read_adapter
 from training.bases import as_checkpoint
@@ -27,14 +26,12 @@ from training.tuning import apply_adapter
 
 def base_directory(artifact: Artifact, progress: Progress = silent) -> Path:
     """The artifact's base, unpacked into the store's cache; raises as :func:`base_file`."""
-    gguf = base_file(artifact, progress)
-    base = artifact.recipe().base
-    assert not isinstance(base, BaseModelId)  # it has no file
-    return as_checkpoint(gguf, _cache(artifact) / f"base-{base.sha256[:16]}-hf")
+    gguf, sha256 = base_file(artifact, progress)
+    return as_checkpoint(gguf, _cache(artifact) / f"base-{sha256[:16]}-hf")
 
 
-def base_file(artifact: Artifact, progress: Progress = silent) -> Path:
-    """The artifact's base as GGUF, assembled in the store's cache where it is packaged.
+def base_file(artifact: Artifact, progress: Progress = silent) -> tuple[Path, str]:
+    """The artifact's base as GGUF, assembled in the store's cache where it is packaged, and its sha256.
 
     Raises :class:`InputError` where the weights were published whole, so that there is none, and where
     they keep only some of its layers.
@@ -47,13 +44,13 @@ def base_file(artifact: Artifact, progress: Progress = silent) -> Path:
         )
     store = artifact.directory.parent.parent
     if isinstance(base, BasePackage):
-        return assemble_base(base, _cache(artifact), progress)
+        return assemble_base(base, _cache(artifact), progress), base.sha256
     if isinstance(base, BaseFile):
         found = [root / base.path for root in (artifact.directory, store)]
         gguf = next((path for path in found if path.is_file()), found[0])
         if not gguf.is_file() or sha256_of(gguf) != base.sha256:
             raise FileDamaged(f"{artifact.label}: its base {base.path} is not in the store")
-        return gguf
+        return gguf, base.sha256
     raise InputError(f"{artifact.label} was published whole: there are no adapters to merge")
 
 
@@ -68,12 +65,11 @@ def merge_artifact(
     directory: Path,
     dtype: torch.dtype,
     progress: Progress = silent,
-    *,
-    trimmed: bool = False,
+    kept: Ids | None = None,
 ) -> None:
     """A published version's base and adapters as one model in ``directory``.
 
-    ``trimmed``: without the pieces of the vocabulary that its GGUF weights leave out.
+    With ``kept``, ids in ascending order, its vocabulary has no other pieces.
     """
     base = base_directory(artifact, progress)
     config = read_json(base / "config.json")
@@ -82,10 +78,8 @@ def merge_artifact(
         for path in artifact.recipe().adapters
     ]
     merge(base, adapters, directory, progress, dtype)
-    if trimmed:
-        kept, _ = trim_vocabulary(artifact, GgufFile(base_file(artifact, progress)))
-        if kept is not None:
-            trim(directory, kept)
+    if kept is not None:
+        trim(directory, kept)
 
 
 def merge(

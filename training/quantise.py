@@ -21,7 +21,8 @@ from app.artifacts.base_package import Progress, silent
 from app.artifacts.checkpoints import install_checkpoint
 from app.artifacts.manifest import write_atomically
 from app.artifacts.store import Artifact
-from app.backends.gguf_weights import build_weights
+from app.backends.gguf_file import GgufFile
+from app.backends.gguf_weights import build_weights, kept_vocabulary
 from app.classification.prompt import Prompt
 from app.errors import GoldenMismatch, InputError
 from training.bases import Base, Tokeniser
@@ -30,7 +31,7 @@ from training.cart.making import draw_rows
 from training.examples import Example, read_seeds, take_split
 from training.gptq import GptqConfig, quantise
 from training.gptq_cost import SEED, Comparison, compare, gives_goldens
-from training.merged import merge_artifact
+from training.merged import base_file, merge_artifact
 from training.repacking import BLOCK, repack
 from training.shop_csv import read_shop_csv
 from training.storefront import training_seeds
@@ -75,8 +76,9 @@ def quantise_artifact(
         shutil.rmtree(stale)
     with TemporaryDirectory(prefix="quantise-", dir=artifact.weights_directory) as work:
         merged, reference = Path(work) / "merged", Path(work) / "bfloat16"
-        merge_artifact(artifact, merged, torch.float32, progress, trimmed=True)
-        merge_artifact(artifact, reference, torch.bfloat16, progress, trimmed=True)
+        kept = kept_vocabulary(artifact, GgufFile(base_file(artifact, progress)[0]))
+        merge_artifact(artifact, merged, torch.float32, progress, kept)
+        merge_artifact(artifact, reference, torch.bfloat16, progress, kept)
         made = Path(work) / "quantised"
         chosen = random.Random(SEED).sample(
             list(calibration), min(config.messages, len(calibration))

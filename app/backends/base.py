@@ -58,8 +58,8 @@ class BackendOptions:
     """Tokens before a message in :meth:`Backend.embed_after`: a shop's catalog."""
     kept_prefix_tokens: int = 4096
     """Tokens of prefixes whose attention state may be kept for the next message."""
-    plain_bytes: int = 512 << 20
-    """Quantised matrices that as plain numbers take no more than this, on a GPU, are made plain at load."""
+    plain_bytes: int = 512_000_000
+    """Quantised matrices of a torch model that take no more than this as plain numbers are made plain."""
     give_way: Callable[[], bool] | None = None
     """Called now and then while computing, and may take its time: others go first. False once it need
     not be called any more. A backend whose steps cannot be told apart ignores it."""

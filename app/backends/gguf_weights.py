@@ -98,7 +98,7 @@ def _merge(artifact: Artifact, base: GgufFile, output: Path, progress: Progress)
         name: [adapter[name] for adapter in adapters if name in adapter] for name in base.tensors
     }
     quantisation = Quantisation.parse(recipe.quantisation)
-    kept, values = trim_vocabulary(artifact, base)
+    kept, values = _trim_vocabulary(artifact, base)
     tensors = [
         _target(replace(base.tensors[source], name=name), quantisation, kept)
         for name, source in in_base.items()
@@ -145,7 +145,12 @@ def _file_type(quantisation: Quantisation) -> int:
     return int(LlamaFileType.__members__.get(name, LlamaFileType.GUESSED))
 
 
-def trim_vocabulary(
+def kept_vocabulary(artifact: Artifact, base: GgufFile) -> Ids | None:
+    """The ids of the base's pieces that the artifact's weights keep, ascending; None for all."""
+    return _trim_vocabulary(artifact, base)[0]
+
+
+def _trim_vocabulary(
     artifact: Artifact, base: GgufFile
 ) -> tuple[Ids | None, Mapping[str, int | bytes]]:
     """The ids of the pieces that stay, None for all, and the metadata that changes with them."""

@@ -40,8 +40,12 @@ class Decoder:
 
     @property
     def weight_bytes(self) -> int:
-        tensors = [*self.module.parameters(), *self.module.buffers()]
-        return sum(tensor.nbytes for tensor in tensors)
+        return bytes_of(self.module)
+
+
+def bytes_of(module: torch.nn.Module) -> int:
+    """What its weights take, and what they are unpacked into."""
+    return sum(tensor.nbytes for tensor in (*module.parameters(), *module.buffers()))
 
 
 def load_decoder(

@@ -186,16 +186,16 @@ class _Layer(torch.nn.Module):
             if f"{name}.{whole}" in linears:
                 return linears[f"{name}.{whole}"]
             names = [f"{name}.{part}" for part in _JOINED.get(whole, (whole,))]
-            modules = [linears.get(part) for part in names]
-            plain = [
-                tensors.take(f"{part}.weight", (count, columns)).to(dtype)
-                for part, count, module in zip(names, rows, modules, strict=True)
-                if module is None
+            modules = [
+                linears[part]
+                if part in linears
+                else DenseLinear(tensors.take(f"{part}.weight", (count, columns)).to(dtype), None)
+                for part, count in zip(names, rows, strict=True)
             ]
-            if len(plain) == len(names):
-                return DenseLinear(torch.cat(plain), None)
-            left = iter(plain)
-            return Side(m if m is not None else DenseLinear(next(left), None) for m in modules)
+            plain = [m.weight for m in modules if isinstance(m, DenseLinear) and m.bias is None]
+            if len(plain) == len(names):  # some may be on the device already: made plain at load
+                return DenseLinear(torch.cat([part.to(plain[0].device) for part in plain]), None)
+            return Side(modules)
 
         self.qkv = matrix("self_attn.qkv_proj", (queries, others, others), hidden)
         self.out = matrix("self_attn.o_proj", (hidden,), queries)

@@ -24,6 +24,7 @@ from app.artifacts.manifest import PromptSpec  # noqa: E402
 from app.backends.base import BackendOptions  # noqa: E402
 from app.backends.gptq import GptqBackend  # noqa: E402
 from app.backends.gptq_kernels import (  # noqa: E402
+    KERNELS,
     DenseLinear,
     HalfLinear,
     Int4Linear,
@@ -37,6 +38,8 @@ from app.errors import (  # noqa: E402
     InferenceFailed,
     ManifestInvalid,
 )
+from app.main import backend_options  # noqa: E402
+from app.settings import Settings  # noqa: E402
 from tests.backends.test_gptq_checkpoint import random_matrix  # noqa: E402
 from tests.backends.tiny_checkpoint import (  # noqa: E402
     AUTO_GPTQ,
@@ -179,6 +182,25 @@ def test_weights_that_fit_are_made_plain(monkeypatch: pytest.MonkeyPatch):
 
     enough = 2 * 32 * 128 * 4
     assert (chosen(enough), chosen(enough - 1), chosen(enough, "int4")) == ("dense", "int4", "int4")
+    without = {name: build for name, build in KERNELS.items() if name != "dense"}
+    monkeypatch.setattr("app.backends.gptq_kernels.KERNELS", {**without, "dense": _no_room})
+    assert chosen(enough) == "int4"
+
+
+@pytest.mark.parametrize(("megabytes", "kernel"), [(1, "dense"), (0, "int4")])
+def test_an_operator_says_how_much_is_made_plain(
+    megabytes: int, kernel: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    monkeypatch.setattr("app.backends.gptq_kernels.PREFERRED", {"cpu": ("int4", "dense")})
+    options = backend_options(Settings(gpu_plain_mb=megabytes, threads=1))
+    with caplog.at_level(logging.INFO):
+        prompt = PromptSpec(prefix="", suffix="\n")
+        GptqBackend(AUTO_GPTQ, prompt, 64, options).close()
+    assert any(message.startswith(f"the kernel {kernel} multiplies") for message in caplog.messages)
+
+
+def _no_room(*_: object) -> Any:
+    raise torch.OutOfMemoryError
 
 
 def _dense() -> Any:

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file  # noqa: E402
 from app.backends import gptq_kernels, torch_gemma, torch_steps, torch_unpacking  # noqa: E402
 from app.backends.gptq_checkpoint import QuantisedMatrix, pack  # noqa: E402
 from app.backends.torch_decoder import load_decoder  # noqa: E402
-from app.backends.torch_gemma import Angles, Side, joined, prove_steps  # noqa: E402
+from app.backends.torch_gemma import Angles, joined, prove_steps  # noqa: E402
 from app.errors import FileDamaged  # noqa: E402
 from tests.backends.tiny_checkpoint import write_tiny_gemma  # noqa: E402
 
@@ -128,13 +128,20 @@ def test_many_states_meet_plain_weights(
         assert torch.equal(decoder(ids), together)
 
 
-@pytest.mark.parametrize(("quantised", "count"), [(False, 12), (True, 21)], indirect=["quantised"])
-def test_matrices_are_joined_where_they_read_the_same_columns(quantised: Path, count: int):
-    """Four for seven in each of three layers."""
-    decoder = load_decoder(quantised, CPU, torch.float32)
-    kinds = [type(module).__name__ for module in decoder.module.modules()]
-    assert kinds.count("DenseLinear") == count
-    assert kinds.count(Side.__name__) == (0 if count == 12 else 6)
+@pytest.mark.parametrize(("quantised", "sides"), [(False, 0), (True, 6)], indirect=["quantised"])
+def test_matrices_are_joined_where_they_read_the_same_columns(
+    quantised: Path, sides: int, monkeypatch: pytest.MonkeyPatch
+):
+    """Four for seven in each of three layers, made plain always; packed unless their columns are mixed."""
+    assert [_kinds(quantised).count(kind) for kind in ("DenseLinear", "Side")] == [12, 0]
+    monkeypatch.setattr("app.backends.gptq_kernels.KERNELS", {"dense": Unpacked})
+    count = 12 + 3 * sides // 2
+    assert [_kinds(quantised).count(kind) for kind in ("Unpacked", "Side")] == [count, sides]
+
+
+def _kinds(directory: Path) -> list[str]:
+    decoder = load_decoder(directory, CPU, torch.float32)
+    return [type(module).__name__ for module in decoder.module.modules()]
 
 
 def test_rows_of_joined_matrices_are_those_of_the_parts():

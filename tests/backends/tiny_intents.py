@@ -46,7 +46,7 @@ class Case:
 def write_tiny_intents(store: Path, name: str = "tiny", left_out: str = "") -> Artifact:
     """A random Gemma with an adapter; 8 bits in GGUF, so that what tests see is the other side's loss.
 
-    Its weights have no pieces of the vocabulary that hold a character of ``left_out``.
+    Its weights have no pieces of the vocabulary that hold a byte of ``left_out``.
     """
     directory = store / name / "1"
     directory.mkdir(parents=True)

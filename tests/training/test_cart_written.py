@@ -87,6 +87,7 @@ def test_a_product_that_is_taken_away_is_wished_for_in_vain(monkeypatch):
     """The same message is answered with the product where it is listed."""
     monkeypatch.setattr(written, "_MISSED", 1.0)
     monkeypatch.setattr(written, "_AS_WRITTEN", 1.0)
+    monkeypatch.setattr(written, "_JOINED", 0.0)
     every = {
         (c.language, row["text"]): (row, c.names)
         for c in read_written()
@@ -96,7 +97,9 @@ def test_a_product_that_is_taken_away_is_wished_for_in_vain(monkeypatch):
     rng, missed = random.Random(7), 0
     for _ in range(200):
         for row in draw_written(rng, 4):
-            before, names = every.get((row["language"], row["text"]), (row, ()))
+            before, names = every[row["language"], row["text"]]
+            named = {*row["candidates"], *(a["product"] for a in row["actions"])}
+            assert named <= set(row["catalog"])
             if row["kind"] == "absent" and before["kind"] == "single":
                 (action,) = before["actions"]
                 assert (row["actions"], action["product"] in row["catalog"]) == ([], False)
@@ -105,6 +108,18 @@ def test_a_product_that_is_taken_away_is_wished_for_in_vain(monkeypatch):
             else:
                 assert (row["kind"], row["actions"]) == (before["kind"], before["actions"])
     assert missed > 50
+
+
+def test_a_plain_product_is_not_taken_away_beside_a_richer_one():
+    """Without it "a tin of beans" would mean the other beans, not nothing."""
+    names = ["Baked beans 400 g", "BAKED BEANS no added sugar 400 g", "Butter beans", "Rice 1 kg"]
+    action = {"action": "add", "product": names[0], "quantity": 1}
+    row = {"kind": "single", "actions": [action], "candidates": [], "catalog": names}
+    other = {**row, "actions": [{**action, "product": names[3]}]}
+    for seed in range(5):
+        assert written._with_one_missed([row], random.Random(seed)) == ([row], None)
+        rows, missed = written._with_one_missed([row, other], random.Random(seed))
+        assert (rows[0], rows[1]["kind"], missed) == (row, "absent", names[3])
 
 
 def test_joined_wishes_of_unlike_kinds_stand_apart(monkeypatch):

@@ -16,6 +16,8 @@ pytestmark = [
 torch = pytest.importorskip("torch")
 recipe = pytest.importorskip("training.quantise")
 
+from transformers import AutoTokenizer  # noqa: E402
+
 from app.artifacts.checkpoints import verified_checkpoint  # noqa: E402
 from app.artifacts.store import Artifact  # noqa: E402
 from app.backends.gguf_file import GgufFile  # noqa: E402
@@ -97,6 +99,7 @@ def test_pieces_that_the_cpus_weights_leave_out_are_left_out(tmp_path: Path):
     whole = GgufFile(artifact.directory.parent.parent / "base.gguf").tensors["token_embd.weight"]
     kept = GgufFile(artifact.weights_path()).tensors["token_embd.weight"]
     assert len(tensors["embed_tokens.weight"]) == kept.rows < whole.rows
+    assert len(AutoTokenizer.from_pretrained(out)) <= kept.rows  # none is added beyond the table
     tokeniser, beginning = read_tokeniser(out)
     assert beginning == gguf.beginning()
     texts = [text for texts in EXAMPLES.values() for text in texts]

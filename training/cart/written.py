@@ -8,6 +8,7 @@ is only measured on.
 from __future__ import annotations
 
 import random
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -96,18 +97,33 @@ def _with_one_missed(
 ) -> tuple[list[dict[str, Any]], str | None]:
     """The rows as they are without one product, and which; None where none can be taken away.
 
-    Only what a single message wants, and nothing else: a message that tells its product from everything
-    beside it wants nothing that is left.
+    Only what a single message wants, and nothing else. Where one without a flavour would go and one with a
+    flavour stay ("Baked beans", "Baked beans, no added sugar"), the other would be meant, so those stay.
     """
     counts = Counter(name for row in rows for name in _named(row))
-    found = [n for n, row in enumerate(rows) if row["kind"] == "single"]
-    found = [n for n in found if counts[rows[n]["actions"][0]["product"]] == 1]
+    found = [
+        n
+        for n, row in enumerate(rows)
+        if row["kind"] == "single"
+        and counts[row["actions"][0]["product"]] == 1
+        and not _has_richer(row["actions"][0]["product"], row["catalog"])
+    ]
     if not found:
         return list(rows), None
     chosen = rng.choice(found)
     absent = {**rows[chosen], "actions": [], "kind": "absent"}
     missed = rows[chosen]["actions"][0]["product"]
     return [absent if n == chosen else row for n, row in enumerate(rows)], missed
+
+
+def _has_richer(name: str, names: Sequence[str]) -> bool:
+    """Whether another name has all its words, sizes and numbers apart."""
+    words = _words(name)
+    return any(words <= _words(other) for other in names if other != name)
+
+
+def _words(name: str) -> set[str]:
+    return set(re.findall(r"[^\W\d_]{3,}", name.casefold()))
 
 
 def _named(row: Mapping[str, Any]) -> list[str]:
