@@ -29,6 +29,8 @@ _DONT_NEED = 4
 """``MADV_DONTNEED``."""
 _TOKENS_A_RELEASE = 2048
 """A hundred messages or so: then the embedding never comes to memory as a whole."""
+_LOADING = Lock()
+"""Held while a file is mapped, so that a load's own mapping can be told from others of the same file."""
 _F32 = 0
 F16, BF16 = 1, 30
 """As ``enum ggml_type`` counts."""
@@ -84,10 +86,13 @@ class LlamaModel:
         params = llama_cpp.llama_model_default_params()
         params.n_gpu_layers = 0
         params.vocab_only = vocabulary_only
-        model = llama_cpp.llama_model_load_from_file(os.fsencode(path), params)
-        if not model:
-            raise LlamaError(f"{path.name} could not be loaded")
-        self._mapped = _mapped_ranges(path)
+        with _LOADING:
+            others = _mapped_ranges(path)
+            model = llama_cpp.llama_model_load_from_file(os.fsencode(path), params)
+            if not model:
+                raise LlamaError(f"{path.name} could not be loaded")
+            # Not those of another model of the same file: once it is closed, anything may stand there.
+            self._mapped = _mapped_ranges(path) - others
         self.release_pages()
         self.handle = model
         self._in_use = Lock()  # so that nobody tokenises with a vocabulary that is being freed
@@ -129,24 +134,24 @@ class LlamaModel:
     def close(self) -> None:
         """Free the weights. Idempotent; no context may be left."""
         with self._in_use:
-            self._mapped = []
+            self._mapped = set()
             if self.handle:
                 llama_cpp.llama_model_free(self.handle)
                 self.handle = None
 
 
-def _mapped_ranges(path: Path) -> list[tuple[int, int]]:
+def _mapped_ranges(path: Path) -> set[tuple[int, int]]:
     """Where a file is mapped in this process: first address and size. Linux only; else nowhere."""
     maps = Path("/proc/self/maps")
     if not maps.is_file():
-        return []
+        return set()
     real = str(path.resolve())
-    ranges = []
+    ranges = set()
     for line in maps.read_text(errors="replace").splitlines():
         addresses, *_, name = line.split(maxsplit=5)
         if name == real:
             start, end = (int(address, 16) for address in addresses.split("-"))
-            ranges.append((start, end - start))
+            ranges.add((start, end - start))
     return ranges
 
 

@@ -13,6 +13,7 @@ import pytest
 from app.artifacts.manifest import PromptSpec
 from app.backends.base import BackendOptions, MarkedTokens
 from app.backends.gguf import GgufBackend
+from app.backends.llama_context import LlamaModel
 from app.backends.llama_log import missing_instruction_sets
 from app.errors import BackendUnavailable, InferenceFailed, ManifestInvalid
 from tests.backends.tiny_gguf import BOS, LAYERS, write_tiny_gguf
@@ -146,6 +147,20 @@ def test_a_long_message_keeps_head_and_tail(backend: GgufBackend):
     assert len(ids) == 64
     assert ids == backend.tokenise("a" * 32) + backend.tokenise("b" * 32)
     assert backend.embed([ids]).shape == (1, 64)
+
+
+def test_a_model_gives_back_its_own_pages_only(tiny_gguf: Path):
+    """Where another model of the same file was mapped may by now be anything, as the weights of a third."""
+    llama_cpp.llama_backend_init()
+    models = [LlamaModel(tiny_gguf) for _ in range(3)]
+    try:
+        ranges = [set(model._mapped) for model in models]
+        assert all(ranges)
+        assert len(set().union(*ranges)) == sum(map(len, ranges))
+    finally:
+        for model in models:
+            model.close()
+    assert not any(model._mapped for model in models)
 
 
 def test_a_failed_decode_has_a_name_and_the_next_batch_works(backend: GgufBackend):
