@@ -7,7 +7,7 @@ to it, so a trimmed tokeniser needs the joins of kept pieces to kept pieces and 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,8 @@ def trim(directory: Path, kept: Ids) -> None:
     if not found:
         raise InputError(f"{directory.name} has no tensor named {' or '.join(_TABLES)}")
     path.write_text(json.dumps(trimmed, ensure_ascii=False), encoding="utf-8")
-    _unname(directory / _SPECIAL, trimmed["model"]["vocab"])
+    added = {token["content"] for token in trimmed["added_tokens"]}
+    _unname(directory / _SPECIAL, {*trimmed["model"]["vocab"], *added})
     for config in ("config.json", "generation_config.json"):
         if (directory / config).is_file():
             _renumber(directory / config, numbers)
@@ -85,12 +86,12 @@ def _stays(join: Sequence[str], vocabulary: Mapping[str, int]) -> bool:
     return left in vocabulary and right in vocabulary and left + right in vocabulary
 
 
-def _unname(path: Path, vocabulary: Mapping[str, int]) -> None:
+def _unname(path: Path, known: Collection[str]) -> None:
     """Special tokens that did not stay have no name: a reader would add them anew, beyond the table."""
     if path.is_file():
         config = read_json(path)
         for key, value in config.items():
-            if key.endswith("_token") and isinstance(value, str) and value not in vocabulary:
+            if key.endswith("_token") and isinstance(value, str) and value not in known:
                 config[key] = None
         path.write_text(json.dumps(config, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 

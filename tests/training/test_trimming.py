@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file  # noqa: E402
 from app.errors import InputError  # noqa: E402
 
 TOKENISER = {
-    "added_tokens": [{"id": 0, "content": "<s>"}, {"id": 4, "content": "<mask>"}],
+    "added_tokens": [{"id": n, "content": t} for n, t in ((0, "<s>"), (4, "<mask>"), (7, "<end>"))],
     "post_processor": {
         "type": "TemplateProcessing",
         "special_tokens": {"<s>": {"id": "<s>", "ids": [0], "tokens": ["<s>"]}},
@@ -30,7 +30,7 @@ TOKENISER = {
         "merges": [["a", "b"], ["b", "c"]],
     },
 }
-KEPT = np.array([0, 2, 5, 6])
+KEPT = np.array([0, 2, 5, 6, 7])
 
 
 @pytest.fixture
@@ -38,10 +38,14 @@ def model(tmp_path: Path) -> Path:
     directory = tmp_path / "model"
     directory.mkdir()
     write(directory, "tokenizer.json", TOKENISER)
-    write(directory, "tokenizer_config.json", {"bos_token": "<s>", "mask_token": "<mask>"})
+    write(
+        directory,
+        "tokenizer_config.json",
+        {"bos_token": "<s>", "eos_token": "<end>", "mask_token": "<mask>"},
+    )
     ids = {"bos_token_id": 0, "eos_token_id": [4, 6], "mask_token_id": 4, "pad_token_id": None}
-    write(directory, "config.json", {**ids, "vocab_size": 7, "hidden_size": 2})
-    rows = torch.arange(14.0).view(7, 2)
+    write(directory, "config.json", {**ids, "vocab_size": 8, "hidden_size": 2})
+    rows = torch.arange(16.0).view(8, 2)
     save_file(
         {"model.embed_tokens.weight": rows, "lm_head.weight": -rows}, directory / "a.safetensors"
     )
@@ -61,8 +65,9 @@ def test_what_stays_is_numbered_in_its_order(model: Path):
     tokeniser = read(model, "tokenizer.json")
     assert tokeniser["model"]["vocab"] == {"<s>": 0, "b": 1, "c": 2, "bc": 3}
     assert tokeniser["model"]["merges"] == [["b", "c"]]
-    assert tokeniser["added_tokens"] == [{"id": 0, "content": "<s>"}]
-    assert read(model, "tokenizer_config.json") == {"bos_token": "<s>", "mask_token": None}
+    assert tokeniser["added_tokens"] == [{"id": 0, "content": "<s>"}, {"id": 4, "content": "<end>"}]
+    named = read(model, "tokenizer_config.json")
+    assert named == {"bos_token": "<s>", "eos_token": "<end>", "mask_token": None}
     config = read(model, "config.json")
     assert [config[f"{name}_token_id"] for name in ("bos", "eos", "mask", "pad")] == [
         0,
@@ -70,9 +75,9 @@ def test_what_stays_is_numbered_in_its_order(model: Path):
         None,
         None,
     ]
-    assert config["vocab_size"] == 4
+    assert config["vocab_size"] == 5
     tensors = load_file(model / "a.safetensors")
-    expected = torch.tensor([[0.0, 1], [4, 5], [10, 11], [12, 13]])
+    expected = torch.tensor([[0.0, 1], [4, 5], [10, 11], [12, 13], [14, 15]])
     assert torch.equal(tensors["model.embed_tokens.weight"], expected)
     assert torch.equal(tensors["lm_head.weight"], -expected)
 
