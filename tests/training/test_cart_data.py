@@ -12,11 +12,11 @@ import pytest
 from training.cart import generation
 from training.cart.catalogs import Catalog, draw_catalog
 from training.cart.dataset import dataset_counts, source_counts, write_dataset
-from training.cart.generation import SHARES, generate_kind
+from training.cart.generation import SHARES, generate_kind, generate_together
 from training.cart.matching import fit
 from training.cart.numerals import LARGEST_QUANTITY
 from training.cart.phrasings import SLOT, Phrasing, accepts, read_phrasings
-from training.cart.products import DATA, products_of, read_products
+from training.cart.products import DATA, products_of, read_products, relist
 from training.cart.quantities import CROATIAN_UNITS
 from training.cart.surface import finish
 from training.cart.validation import check_row, check_splits
@@ -98,6 +98,47 @@ def test_only_training_believes_in_synonyms():
     for split in ("train", "dev", "test"):
         catalog = draw_catalog("en", split, random.Random(3))
         assert catalog.by_meaning == (split == "train")
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_training_calls_products_otherwise_more_often(language):
+    """A quarter of trained mentions share hardly a letter with the product's name; few tested ones do."""
+    shares = {}
+    for split in ("train", "test"):
+        rng = random.Random(f"{language}{split}")
+        rows = [row for _ in range(150) for row in generate_together(language, split, rng, 4)]
+        fits = [
+            fit(mention, action["product"])
+            for row in rows
+            for action, mention in zip(row.actions, row.mentions, strict=True)
+        ]
+        shares[split] = sum(score < 0.25 for score in fits) / len(fits)
+    assert shares["train"] > 0.2
+    assert shares["test"] < 0.1
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_product_is_listed_under_another_of_its_names(language):
+    """Spelt as a catalog line, with its size, and told from its siblings: it stays the same product."""
+    rng = random.Random(language)
+    for product in products_of(language, "train")[::97]:
+        listed = relist(product, rng)
+        told = {phrase.nominative.casefold() for phrase in product.exact}
+        assert any(listed.name.casefold().startswith(phrase) for phrase in told)
+        assert (listed.base, listed.exact) == (product.name, product.exact)
+    by_name = {p.name: p for p in products_of("en", "train")}
+    rounds = by_name["Ground Beef Rounds for grill 4 x 100 g"]
+    assert relist(rounds, rng).name.endswith(" 4 x 100 g")
+
+
+def test_only_training_lists_products_under_other_names():
+    """In dev and test a product's name is its own, but for brand, brackets and capitals."""
+    for split in ("dev", "test"):
+        rng = random.Random(4)
+        for _ in range(20):
+            for product in draw_catalog("en", split, rng).products:
+                words = set(re.findall(r"[^\W\d_]{3,}", product.base.casefold()))
+                assert words <= set(re.findall(r"[^\W\d_]{3,}", product.name.casefold()))
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

@@ -136,7 +136,7 @@ def test_generated_rows_stay_sound(language: str):
         for _ in range(900)
     ]
     stems, done, changed = stems_of(words), 0, 0
-    for _ in range(150):
+    for _ in range(200):
         row = asdict(generate(language, "train", rng))
         found = rename(row, stems, rng)
         if found is None:

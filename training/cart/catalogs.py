@@ -8,10 +8,12 @@ from collections.abc import Sequence
 
 from training.cart.grammar import NounPhrase
 from training.cart.matching import fit
-from training.cart.products import Product, Split, products_of, restyle
+from training.cart.products import Product, Split, products_of, relist, restyle
 from training.examples import LANGUAGES
 
 SMALLEST, LARGEST = 5, 60
+_RELISTED = 0.3
+"""Of the products in training, those that stand under another of the names that people have for them."""
 STRAY_FIT = 0.6
 """From here on a mention looks as if it meant a product, whatever it was written for."""
 
@@ -100,7 +102,10 @@ def draw_catalog(
         listed = _mix_languages(listed, language, split, rng)
     styled: dict[str, Product] = {}
     for product in listed:
-        other = restyle(product, split, rng) if rng.random() < 0.7 else product
+        other = product
+        if split == "train" and not product.commanding and rng.random() < _RELISTED:
+            other = relist(product, rng)
+        other = restyle(other, split, rng) if rng.random() < 0.7 else other
         styled.setdefault(other.name.casefold(), other)
     products = list(styled.values())
     rng.shuffle(products)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from training.cart.catalogs import Catalog, draw_catalog
+from training.cart.grammar import NounPhrase
 from training.cart.matching import fit
 from training.cart.numerals import LARGEST_QUANTITY
 from training.cart.phrasings import Item, Phrasing, accepts, read_phrasings, render
@@ -35,6 +36,10 @@ Training sees more of these than dev and test hold, for they are what is hardest
 """
 _DRAWS = 30
 """Phrasings and products that are tried on a given catalog, which may suit none of a kind."""
+_OTHERWISE = 0.4
+"""Of the products in training that people call quite otherwise than the catalog, those that are."""
+_UNLIKE = 0.25
+"""Below this share of common trigrams a mention has to be understood, for it can hardly be matched."""
 _IN_CONTEXT = 0.13  # of the messages have a sentence before, and as many one after
 
 
@@ -129,7 +134,7 @@ class _Draw:
         if not mentions:
             raise _DrawAgain
         self.taken.add(product.name)
-        item = Item(product, draw_mention(mentions, self.rng))
+        item = Item(product, self.mention(product, mentions))
         if role in phrasing.roles:
             least, most = phrasing.quantity_range(role)
             item.quantity = 1 if most == 1 else draw_quantity(self.rng, least)
@@ -140,6 +145,14 @@ class _Draw:
         if "oldn" in phrasing.roles.get(role, ()) and item.taken_back == 1:
             item.taken_back = min(item.quantity + 1, LARGEST_QUANTITY - 1)
         return item
+
+    def mention(self, product: Product, mentions: Sequence[NounPhrase]) -> NounPhrase:
+        """One of them; in training often one that shares hardly a letter with the product's name."""
+        if self.trained and self.rng.random() < _OTHERWISE:
+            mentions = [
+                m for m in mentions if fit(m.nominative, product.name) < _UNLIKE
+            ] or mentions
+        return draw_mention(mentions, self.rng)
 
     def text(
         self,
@@ -278,7 +291,7 @@ def _missing(draw: _Draw, phrasing: Phrasing, role: str) -> Item:
         raise _DrawAgain
     product = draw.rng.choice(outside)
     phrases = product.exact if sibling else (*product.exact, *product.general)
-    phrase = draw_mention(phrases, draw.rng)
+    phrase = draw_mention(phrases, draw.rng) if sibling else draw.mention(product, phrases)
     if not accepts(phrasing, role, phrase, product) or not draw.catalog.lacks(
         product, phrase.nominative
     ):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -25,6 +26,10 @@ _BRANDS: dict[Split, tuple[str, ...]] = {
     "test": ("Vitanova", "Grana", "Plavka", "Teruel", "Oakfold", "Zirra", "Moka2", "Lindesa"),
 }  # fmt: skip
 _RARELY = 0.12
+_SIZE = re.compile(
+    r"\d+(?:[.,]\d+)?(?: ?[x×] ?\d+)* ?(?:ml|cl|dl|l|g|kg|mm|cm|m|w|v|gb|pcs|kom|uds)\b",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,10 +113,22 @@ def _units(name: str, units: list[str] | tuple[str, ...]) -> tuple[str, ...]:
     return named or tuple(units)
 
 
+def relist(product: Product, rng: random.Random) -> Product:
+    """The product as a shop lists it that calls it by what people say elsewhere, with its size.
+
+    "Paper Towels 4 rolls" stands as "Kitchen roll, recycled": the same words, asked for and listed the
+    other way round. Only mentions that tell it from its family are taken.
+    """
+    listed = draw_mention(product.exact, rng).nominative
+    size = _SIZE.search(product.name)
+    if size and size[0].casefold() not in listed.casefold():
+        listed = f"{listed} {size[0]}"
+    return replace(product, name=listed[0].upper() + listed[1:])
+
+
 def restyle(product: Product, split: Split, rng: random.Random) -> Product:
     """The product as another shop would list it: other spacing, brackets, capitals, a brand."""
     name, exact = product.name, product.exact
-    general = product.general
     if rng.random() < 0.3:
         brand = rng.choice(_BRANDS[split])
         name = f"{brand} {name}" if rng.random() < 0.7 else f"{name}, {brand}"
@@ -123,10 +140,7 @@ def restyle(product: Product, split: Split, rng: random.Random) -> Product:
         name = _respace(name)
     if rng.random() < 0.04:
         name = name.upper()
-    return Product(
-        name, product.base, product.language, product.family, product.trade, product.split,
-        product.units, product.plain, general, exact, product.commanding,
-    )  # fmt: skip
+    return replace(product, name=name, exact=exact)
 
 
 def _with_brand(phrase: NounPhrase, brand: str, language: str) -> NounPhrase:
