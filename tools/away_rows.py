@@ -20,6 +20,7 @@ from app.classification.prompt import Prompt
 from training.bases import GEMMA_3_270M, Base, Tokeniser
 from training.cart.dataset import TOGETHER
 from training.cart.generation import generate_together
+from training.cart.named import read_named
 from training.cart.packing import CartGroup, together
 from training.cart.phrasings import SLOT, read_phrasings
 from training.cart.validation import check_row
@@ -83,7 +84,7 @@ def follow(directory: Path, groups: list[CartGroup], ended: threading.Event) -> 
 
 
 def cart_pieces(directory: Path) -> set[int]:
-    """Ids that a sample of generated rows takes, every phrasing and every written row."""
+    """Ids that a sample of generated rows takes, every phrasing, every written row and named line."""
     with get_context("fork").Pool(os.cpu_count()) as pool:
         each = SAMPLED // (os.cpu_count() or 1)
         found = pool.starmap(
@@ -99,6 +100,9 @@ def cart_pieces(directory: Path) -> set[int]:
     for catalog in read_written():
         texts += catalog.names
         texts += [row["text"] for row in catalog.rows]
+    for line in (p for language in LANGUAGES for lines in read_named(language) for p in lines):
+        texts += [line.name, *(phrase.many for phrase in line.exact)]
+        texts += [phrase.nominative for phrase in line.exact]
     ways = {way for text in texts for way in (text, text.capitalize(), text.casefold())}
     return set().union(*found, *map(plain, ways))
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import random
-import re
 
 import pytest
 
 from app.classification.prompt import normalise_lines
+from tests.training.held_out_nouns import held_out_nouns, words_of
 from training.cart import written
 from training.cart.catalogs import LARGEST, SMALLEST
 from training.cart.numerals import LARGEST_QUANTITY
-from training.cart.products import DATA
 from training.cart.written import (
     WILD_CARTS,
     WRITTEN,
@@ -21,9 +20,8 @@ from training.cart.written import (
     wild_carts,
 )
 from training.duplicates import near_pairs
-from training.examples import LANGUAGES, Example, read_rows
+from training.examples import LANGUAGES, Example
 from training.leaks import LISTED
-from training.noise import without_diacritics
 
 
 @pytest.mark.parametrize("directory", [WRITTEN, WILD_CARTS])
@@ -56,12 +54,12 @@ def test_what_is_learned_is_not_what_is_measured():
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_no_noun_of_a_held_out_product_is_learned(language):
-    kept = _held_out_nouns(language)
+    kept = held_out_nouns(language)
     assert len(kept) > 50
     for catalog in read_written():
         if catalog.language == language:
             texts = [*catalog.names, *(row["text"] for row in catalog.rows)]
-            assert not [noun for text in texts for noun in kept if noun in _words(text)]
+            assert not [noun for text in texts for noun in kept if noun in words_of(text)]
 
 
 def test_a_drawn_catalog_keeps_what_its_messages_ask_for():
@@ -146,20 +144,3 @@ def test_calibration_gets_catalogs_that_training_never_draws():
     rng = random.Random(4)
     drawn = {row["text"] for _ in range(400) for row in draw_written(rng, 4)}
     assert not held & drawn
-
-
-def _held_out_nouns(language):
-    """What products are called that no adapter has seen, between spaces."""
-    nouns = set()
-    for row in read_rows(DATA / f"products.{language}.jsonl"):
-        for phrase in (*row["heads"], *row["mentions"]) if row["split"] != "train" else ():
-            bare = re.sub(r"^~?(m|f|n|fa|mp|fp|p):", "", phrase)
-            braced = re.search(r"\{([^}]+)\}", bare)
-            if "{}" in bare or not (braced or "|" in bare or phrase in row["heads"]):
-                continue
-            nouns |= {_words(form) for form in (braced[1] if braced else bare).split("|")}
-    return nouns - {_words("set"), _words("")}
-
-
-def _words(text):
-    return f" {' '.join(re.findall('[a-z]+', without_diacritics(text.casefold())))} "

@@ -23,11 +23,19 @@ class Catalog:
 
     If ``by_meaning``, hand-written mentions are believed where they look like nothing listed ("q-tips"
     beside "Cotton Swabs"). Otherwise a mention must look most like its own product: so dev and test were
-    drawn up, which keeps real synonyms out of them.
+    drawn up, which keeps real synonyms out of them. ``unlisted`` are products that are asked for in vain;
+    None: any of other families.
     """
 
-    def __init__(self, products: Sequence[Product], *, by_meaning: bool = False) -> None:
+    def __init__(
+        self,
+        products: Sequence[Product],
+        *,
+        by_meaning: bool = False,
+        unlisted: Sequence[Product] | None = None,
+    ) -> None:
         self.products = tuple(products)
+        self.unlisted = unlisted
         self.names = tuple(product.name for product in products)
         self.by_meaning = by_meaning
         self._families: dict[str, set[str]] = {}

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from training.cart.catalogs import Catalog, draw_catalog
 from training.cart.grammar import NounPhrase
 from training.cart.matching import fit
+from training.cart.named import NAMED_SHARE, draw_named
 from training.cart.numerals import LARGEST_QUANTITY
 from training.cart.phrasings import Item, Phrasing, accepts, read_phrasings, render
 from training.cart.products import Product, Split, draw_mention, products_of
@@ -36,7 +37,7 @@ Training sees more of these than dev and test hold, for they are what is hardest
 """
 _DRAWS = 30
 """Phrasings and products that are tried on a given catalog, which may suit none of a kind."""
-_OTHERWISE = 0.4
+_OTHERWISE = 0.25
 """Of the products in training that people call quite otherwise than the catalog, those that are."""
 _UNLIKE = 0.25
 """Below this share of common trigrams a mention has to be understood, for it can hardly be matched."""
@@ -84,7 +85,8 @@ def generate_together(
     language: str, split: Split, rng: random.Random, messages: int
 ) -> Iterator[CartRow]:
     """Rows about one catalog, as many of ``messages`` as it suits: cheap to read, for it is read once."""
-    catalog = draw_catalog(language, split, rng)
+    by_name = split == "train" and rng.random() < NAMED_SHARE
+    catalog = draw_named(language, rng) if by_name else draw_catalog(language, split, rng)
     shares = _TRAINED_SHARES if split == "train" else SHARES
     for _ in range(messages):
         kind = rng.choices(tuple(shares), tuple(shares.values()))[0]
@@ -279,6 +281,21 @@ def _absent(draw: _Draw) -> CartRow:
 
 
 def _missing(draw: _Draw, phrasing: Phrasing, role: str) -> Item:
+    product, phrase = _wanted_in_vain(draw)
+    if not accepts(phrasing, role, phrase, product) or not draw.catalog.lacks(
+        product, phrase.nominative
+    ):
+        raise _DrawAgain
+    least, most = phrasing.quantity_range(role)
+    return Item(product, phrase, 1 if most == 1 else draw_quantity(draw.rng, least))
+
+
+def _wanted_in_vain(draw: _Draw) -> tuple[Product, NounPhrase]:
+    if draw.catalog.unlisted is not None:
+        if not draw.catalog.unlisted:
+            raise _DrawAgain
+        product = draw.rng.choice(draw.catalog.unlisted)
+        return product, draw.mention(product, product.exact)
     bases = {product.base for product in draw.catalog.products}
     families = {product.family for product in draw.catalog.products}
     sibling = draw.rng.random() < _NEAR.get(draw.split, _RARELY_NEAR)
@@ -290,16 +307,12 @@ def _missing(draw: _Draw, phrasing: Phrasing, role: str) -> Item:
     if not outside:
         raise _DrawAgain
     product = draw.rng.choice(outside)
-    phrases = product.exact if sibling else (*product.exact, *product.general)
-    phrase = draw_mention(phrases, draw.rng) if sibling else draw.mention(product, phrases)
-    if not accepts(phrasing, role, phrase, product) or not draw.catalog.lacks(
-        product, phrase.nominative
-    ):
-        raise _DrawAgain
-    if sibling and fit(phrase.nominative, product.name) < 0.6:
+    if not sibling:
+        return product, draw.mention(product, (*product.exact, *product.general))
+    phrase = draw_mention(product.exact, draw.rng)
+    if fit(phrase.nominative, product.name) < 0.6:
         raise _DrawAgain  # "the small one" could be any size when the right one is not listed
-    least, most = phrasing.quantity_range(role)
-    return Item(product, phrase, 1 if most == 1 else draw_quantity(draw.rng, least))
+    return product, phrase
 
 
 def _no_action(draw: _Draw) -> CartRow:

@@ -34,7 +34,7 @@ class NounPhrase:
     English and Spanish have two forms: ``nominative``, ``accusative`` and ``genitive`` are the
     singular, ``few`` (2 to 4) and ``many`` the plural. ``gender`` is m, f, n, or fa for Spanish
     feminines that take "el". A ``plural_only`` phrase (jeans, nappies) is counted in units. A
-    ``rare`` one is said by few.
+    ``rare`` one is said by few. Of an ``object_only`` one nobody wrote but what follows "add".
     """
 
     nominative: str
@@ -45,6 +45,7 @@ class NounPhrase:
     gender: str
     plural_only: bool
     rare: bool = False
+    object_only: bool = False
 
     def add(self, before: str = "", after: str = "") -> NounPhrase:
         """The same phrase with a word in front or behind, such as a brand."""

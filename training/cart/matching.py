@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from functools import lru_cache
 
 from training.noise import without_diacritics
@@ -19,3 +20,16 @@ def fit(mention: str, name: str) -> float:
     """The share of the mention's trigrams that the name has, 0 to 1."""
     grams = trigrams(mention)
     return len(grams & trigrams(name)) / max(1, len(grams))
+
+
+def has_richer(name: str, names: Sequence[str]) -> bool:
+    """Whether another name has all its words, sizes and numbers apart.
+
+    Then who asks for "baked beans" may mean the "baked beans, no added sugar" where no others are listed.
+    """
+    words = _words(name)
+    return any(words <= _words(other) for other in names if other != name)
+
+
+def _words(name: str) -> set[str]:
+    return set(re.findall(r"[^\W\d_]{3,}", name.casefold()))

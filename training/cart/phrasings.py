@@ -119,12 +119,14 @@ def read_phrasings(language: str, *, late: bool = True) -> Mapping[str, tuple[Ph
 
 
 def accepts(phrasing: Phrasing, role: str, phrase: NounPhrase, product: Product) -> bool:
-    """Whether the sentence agrees with the phrase in number and gender.
+    """Whether the sentence agrees with the phrase in number, gender and case.
 
     A product that is named like a command does not open a sentence that tells no number: then
     nobody could say whether it is the product or the command.
     """
     if product.commanding and _NO_NUMBER.match(phrasing.text):
+        return False
+    if phrase.object_only and phrasing.roles.get(role, set()) & {"nom", "gen"}:
         return False
     if phrase.plural_only and ("sg" in phrasing.only or "pl" in phrasing.roles.get(role, ())):
         return False

@@ -8,7 +8,6 @@ is only measured on.
 from __future__ import annotations
 
 import random
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from training.cart.catalogs import SMALLEST
+from training.cart.matching import has_richer
 from training.cart.products import DATA
 from training.cart.surface import finish
 from training.examples import read_rows
@@ -106,7 +106,7 @@ def _with_one_missed(
         for n, row in enumerate(rows)
         if row["kind"] == "single"
         and counts[row["actions"][0]["product"]] == 1
-        and not _has_richer(row["actions"][0]["product"], row["catalog"])
+        and not has_richer(row["actions"][0]["product"], row["catalog"])
     ]
     if not found:
         return list(rows), None
@@ -114,16 +114,6 @@ def _with_one_missed(
     absent = {**rows[chosen], "actions": [], "kind": "absent"}
     missed = rows[chosen]["actions"][0]["product"]
     return [absent if n == chosen else row for n, row in enumerate(rows)], missed
-
-
-def _has_richer(name: str, names: Sequence[str]) -> bool:
-    """Whether another name has all its words, sizes and numbers apart."""
-    words = _words(name)
-    return any(words <= _words(other) for other in names if other != name)
-
-
-def _words(name: str) -> set[str]:
-    return set(re.findall(r"[^\W\d_]{3,}", name.casefold()))
 
 
 def _named(row: Mapping[str, Any]) -> list[str]:

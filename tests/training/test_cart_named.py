@@ -1,0 +1,99 @@
+"""Catalogs with ways of asking for each line: told apart, never those of what is measured on."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter, defaultdict
+from dataclasses import asdict
+
+import pytest
+
+from tests.training.held_out_nouns import held_out_nouns, words_of
+from training.cart import generation
+from training.cart.catalogs import LARGEST, SMALLEST
+from training.cart.generation import generate_together
+from training.cart.named import draw_named, read_named
+from training.cart.phrasings import Phrasing, accepts
+from training.cart.validation import check_row
+from training.examples import LANGUAGES
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_line_is_told_from_the_others(language):
+    for lines in read_named(language):
+        assert SMALLEST < len({line.name.casefold() for line in lines}) == len(lines) <= LARGEST
+        said = defaultdict(set)
+        for line in lines:
+            assert line.exact
+            for phrase in line.exact:
+                said[phrase.nominative.casefold()].add(line.name)
+                assert not set("{}[]|:~") & set(phrase.nominative + phrase.many)
+        assert [phrase for phrase, names in said.items() if len(names) > 1] == []
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_no_noun_of_a_held_out_product_is_learned(language):
+    kept = held_out_nouns(language)
+    for lines in read_named(language):
+        for line in lines:
+            texts = [line.name, *(form for p in line.exact for form in (p.nominative, p.many))]
+            assert not [noun for text in texts for noun in kept if noun in words_of(text)]
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_what_is_asked_for_in_vain_was_taken_out(language):
+    rng = random.Random(language)
+    sizes = set()
+    for _ in range(200):
+        catalog = draw_named(language, rng)
+        sizes.add(len(catalog.products))
+        names = set(catalog.names)
+        assert not {line.name for line in catalog.unlisted} & names
+        assert all(catalog.lacks(line, "gibberish") for line in catalog.unlisted)
+    assert min(sizes) == SMALLEST
+    assert max(sizes) > 10
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_rows_of_named_catalogs_are_sound(language, monkeypatch):
+    """Every kind but those that need families; a wish for an unlisted line is not listed."""
+    monkeypatch.setattr(generation, "NAMED_SHARE", 1.0)
+    ways = {}
+    for number, lines in enumerate(read_named(language)):
+        for line in lines:
+            for phrase in line.exact:
+                ways.setdefault(line.name, set()).add((number, phrase.nominative))
+    rng = random.Random(language)
+    kinds = Counter()
+    for _ in range(150):
+        for row in generate_together(language, "train", rng, 4):
+            assert check_row(asdict(row), "train") == []
+            kinds[row.kind] += 1
+            for action, mention in zip(row.actions, row.mentions, strict=True):
+                said = {phrase for _, phrase in ways[action["product"]]}
+                assert mention in {*said, action["product"]}
+    assert set(kinds) == {"single", "several", "absent", "no_action", "adversarial"}
+    assert min(kinds.values()) > 15
+
+
+@pytest.mark.parametrize("split", ["dev", "test"])
+def test_only_training_draws_them(split, monkeypatch):
+    """What is measured on is drawn from families, as it always was."""
+    monkeypatch.setattr(generation, "NAMED_SHARE", 1.0)
+    lines = {line.name for named in read_named("en") for line in named}
+    rng = random.Random(2)
+    rows = [row for _ in range(30) for row in generate_together("en", split, rng, 4)]
+    assert not lines & {name for row in rows for name in row.catalog}
+
+
+def test_croatian_ways_stand_only_where_their_case_does():
+    """They are written in the accusative: no sentence that asks for another case takes one."""
+    line = read_named("hr")[0][0]
+
+    def takes(text):
+        phrasing = Phrasing("add-hr", "add", text, frozenset(), heldout=False)
+        return accepts(phrasing, "a", line.exact[0], line)
+
+    assert takes("dodaj {a} i to je to")
+    assert not takes("treba mi samo {a.nom}")
+    assert not takes("ne mogu bez {a.gen}")
