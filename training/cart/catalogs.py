@@ -72,12 +72,19 @@ class Catalog:
                 return False
         return True
 
+    @property
+    def said(self) -> tuple[str, ...]:
+        """Everything that its products are called, where that is believed."""
+        return tuple(self._families)
+
     def lacks(self, product: Product, mention: str) -> bool:
         """Whether a mention of a product from outside fits nothing here."""
         if mention.casefold() in self._families:
             return False
         for other in self.products:
             score = fit(mention, other.name)
+            if self.by_meaning:  # whatever name it is listed under
+                score = max(score, fit(mention, other.base))
             if other.family == product.family:
                 if score > 0.75 * fit(mention, product.name):
                     return False

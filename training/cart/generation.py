@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from training.cart.catalogs import Catalog, draw_catalog
 from training.cart.grammar import NounPhrase
-from training.cart.matching import fit
+from training.cart.matching import fit, has_richer
 from training.cart.named import NAMED_SHARE, draw_named
 from training.cart.numerals import LARGEST_QUANTITY
 from training.cart.phrasings import Item, Phrasing, accepts, read_phrasings, render
@@ -38,7 +38,7 @@ Training sees more of these than dev and test hold, for they are what is hardest
 _DRAWS = 30
 """Phrasings and products that are tried on a given catalog, which may suit none of a kind."""
 _OTHERWISE = 0.25
-"""Of the products in training that people call quite otherwise than the catalog, those that are."""
+"""Of the mentions in training, those that are drawn only among what is quite unlike the product's name."""
 _UNLIKE = 0.25
 """Below this share of common trigrams a mention has to be understood, for it can hardly be matched."""
 _IN_CONTEXT = 0.13  # of the messages have a sentence before, and as many one after
@@ -273,7 +273,7 @@ def _actions(
 
 
 def _absent(draw: _Draw) -> CartRow:
-    """Asks for what the catalog has not: another family, or an unlisted variant of a listed one."""
+    """Asks for what is not listed: of another family, a variant of a listed one, a line left out."""
     phrasing = draw.phrasing("add", "remove")
     role = next(iter(phrasing.roles))
     item = _missing(draw, phrasing, role)
@@ -295,7 +295,10 @@ def _wanted_in_vain(draw: _Draw) -> tuple[Product, NounPhrase]:
         if not draw.catalog.unlisted:
             raise _DrawAgain
         product = draw.rng.choice(draw.catalog.unlisted)
-        return product, draw.mention(product, product.exact)
+        phrase = draw.mention(product, product.exact)
+        if has_richer(phrase.nominative, draw.catalog.said):
+            raise _DrawAgain  # "brown bread" may mean the brown bread with seeds, which is listed
+        return product, phrase
     bases = {product.base for product in draw.catalog.products}
     families = {product.family for product in draw.catalog.products}
     sibling = draw.rng.random() < _NEAR.get(draw.split, _RARELY_NEAR)

@@ -34,7 +34,8 @@ class NounPhrase:
     English and Spanish have two forms: ``nominative``, ``accusative`` and ``genitive`` are the
     singular, ``few`` (2 to 4) and ``many`` the plural. ``gender`` is m, f, n, or fa for Spanish
     feminines that take "el". A ``plural_only`` phrase (jeans, nappies) is counted in units. A
-    ``rare`` one is said by few. Of an ``object_only`` one nobody wrote but what follows "add".
+    ``rare`` one is said by few. Of an ``object_only`` one nobody wrote but what follows "add", and a
+    ``described`` one ("what you put under hot pots") takes no article.
     """
 
     nominative: str
@@ -46,13 +47,22 @@ class NounPhrase:
     plural_only: bool
     rare: bool = False
     object_only: bool = False
+    described: bool = False
 
     def add(self, before: str = "", after: str = "") -> NounPhrase:
         """The same phrase with a word in front or behind, such as a brand."""
-        forms = (self.nominative, self.accusative, self.few, self.many, self.genitive)
-        changed = [" ".join(f"{before} {form} {after}".split()) for form in forms]
-        changed_phrase = NounPhrase.of(changed, self.gender, plural_only=self.plural_only)
-        return replace(changed_phrase, rare=self.rare)
+
+        def around(form: str) -> str:
+            return " ".join(f"{before} {form} {after}".split())
+
+        return replace(
+            self,
+            nominative=around(self.nominative),
+            accusative=around(self.accusative),
+            few=around(self.few),
+            many=around(self.many),
+            genitive=around(self.genitive),
+        )
 
     @classmethod
     def of(cls, forms: Sequence[str], gender: str, *, plural_only: bool = False) -> NounPhrase:

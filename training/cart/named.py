@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 
 from training.cart.catalogs import SMALLEST, Catalog
@@ -20,6 +21,11 @@ from training.examples import read_rows
 NAMED = DATA / "named"
 NAMED_SHARE = 0.2
 """Of the catalogs that training rows are generated for."""
+_DESCRIBING = {
+    "what", "where", "something", "somewhere", "the", "a", "an", "my", "that", "those",
+    "lo", "la", "el", "los", "las", "eso", "esos", "esa", "esas", "donde", "para", "algo", "cosa",
+}  # fmt: skip
+"""Words that begin what takes no article."""
 
 
 def draw_named(language: str, rng: random.Random) -> Catalog:
@@ -52,6 +58,10 @@ def _line(family: str, name: str, ways: Sequence[str], language: str) -> Product
 
 def _read(way: str, language: str) -> NounPhrase:
     """Croatian ways are written in the accusative alone, which is counted by a sign ("2x")."""
-    if language != "hr":
-        return read_phrase(language, way, way)
-    return NounPhrase(way, way, way, way, way, "m", plural_only=True, object_only=True)
+    if language == "hr":
+        return NounPhrase(way, way, way, way, way, "m", plural_only=True, object_only=True)
+    phrase = read_phrase(language, way, way)
+    first = phrase.nominative.split()[0].casefold()
+    return replace(
+        phrase, described=first in _DESCRIBING or (way.startswith("p:") and language == "es")
+    )

@@ -126,7 +126,7 @@ def accepts(phrasing: Phrasing, role: str, phrase: NounPhrase, product: Product)
     """
     if product.commanding and _NO_NUMBER.match(phrasing.text):
         return False
-    if phrase.object_only and phrasing.roles.get(role, set()) & {"nom", "gen"}:
+    if phrase.object_only and phrasing.roles.get(role, set()) & {"nom", "gen", "bare"}:
         return False
     if phrase.plural_only and ("sg" in phrasing.only or "pl" in phrasing.roles.get(role, ())):
         return False

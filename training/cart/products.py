@@ -26,10 +26,13 @@ _BRANDS: dict[Split, tuple[str, ...]] = {
     "test": ("Vitanova", "Grana", "Plavka", "Teruel", "Oakfold", "Zirra", "Moka2", "Lindesa"),
 }  # fmt: skip
 _RARELY = 0.12
+_NUMBER = r"\d+(?:[.,]\d+)?"
 _SIZE = re.compile(
-    r"\d+(?:[.,]\d+)?(?: ?[x×] ?\d+)* ?(?:ml|cl|dl|l|g|kg|mm|cm|m|w|v|gb|pcs|kom|uds)\b",
+    rf"(?<![\d.,/–-])({_NUMBER})(?: ?[x×/–-] ?{_NUMBER})* ?"
+    r"(?:ml|cl|dl|l|mg|g|kg|mm|cm|m|w|v|gb|pcs|kom|uds)\b",
     re.IGNORECASE,
 )
+"""``100 g``, ``6 x 0,15 l``, ``60-120 L``; the first number is a group."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +124,7 @@ def relist(product: Product, rng: random.Random) -> Product:
     """
     listed = draw_mention(product.exact, rng).nominative
     size = _SIZE.search(product.name)
-    if size and size[0].casefold() not in listed.casefold():
+    if size and not re.search(rf"(?<![\d.,]){re.escape(size[1])}(?![.,]?\d)", listed):
         listed = f"{listed} {size[0]}"
     return replace(product, name=listed[0].upper() + listed[1:])
 

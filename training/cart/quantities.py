@@ -185,6 +185,8 @@ def definite(language: str, phrase: NounPhrase, *, nominative: bool = False) -> 
     """The phrase as something that both sides know: the tea, el té."""
     if language == "hr":
         return phrase.nominative if nominative else phrase.accusative
+    if phrase.described:
+        return phrase.nominative
     if language == "en":
         return f"the {phrase.nominative}"
     article = {
@@ -195,7 +197,7 @@ def definite(language: str, phrase: NounPhrase, *, nominative: bool = False) -> 
 
 
 def _single(language: str, phrase: NounPhrase, one: str, rng: random.Random) -> str:
-    if language == "hr" or rng.random() < 0.35:
+    if language == "hr" or rng.random() < 0.35 or phrase.described:
         return one
     if phrase.plural_only or rng.random() < 0.2:
         return definite(language, phrase)
