@@ -40,10 +40,12 @@ SOUND = {
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_enough_is_written_by_hand(language):
-    """At least 220 products over 12 trades, 100 ways to add and 70 to remove, in each language."""
+    """In each language 220 products over 12 trades, 100 ways to add, 70 to remove, 50 named catalogs."""
     counts = source_counts()[language]
     assert counts["products"] >= 220
     assert counts["trades"] >= 12
+    assert counts["named_catalogs"] >= 50
+    assert counts["named_ways"] > 2.5 * counts["named_lines"]
     assert counts["phrasings"]["add"] >= 100
     assert counts["phrasings"]["remove"] >= 70
 

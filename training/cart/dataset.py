@@ -12,6 +12,7 @@ from typing import Any
 
 from training.cart.catalogs import LARGEST
 from training.cart.generation import CartRow, generate, generate_together
+from training.cart.named import read_named
 from training.cart.phrasings import read_phrasings
 from training.cart.products import Split, read_products
 from training.cart.validation import check_row, check_splits
@@ -64,15 +65,19 @@ def write_dataset(
 
 
 def source_counts() -> dict[str, Any]:
-    """What is written by hand: products, families, mentions and phrasings by language."""
+    """What is written by hand: products, families, mentions, phrasings and named catalogs by language."""
     counts: dict[str, Any] = {}
     for language in LANGUAGES:
         products = read_products(language)
+        named = [line for lines in read_named(language) for line in lines]
         counts[language] = {
             "products": len(products),
             "families": len({p.family for p in products}),
             "trades": len({p.trade for p in products}),
             "mentions": sum(len(p.exact) + len(p.general) for p in products),
+            "named_catalogs": len(read_named(language)),
+            "named_lines": len(named),
+            "named_ways": sum(len(line.exact) for line in named),
             "by_split": dict(Counter(p.split for p in products)),
             "phrasings": {use: len(rows) for use, rows in read_phrasings(language).items()},
             "heldout_phrasings": sum(
