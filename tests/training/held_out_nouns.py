@@ -21,5 +21,5 @@ def held_out_nouns(language):
 
 
 def words_of(text):
-    """Its words without diacritics, between spaces."""
+    """Its words without diacritics, between spaces: texts may be joined, and no noun stands in two."""
     return f" {' '.join(re.findall('[a-z]+', without_diacritics(text.casefold())))} "

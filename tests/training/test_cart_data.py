@@ -113,7 +113,7 @@ def test_training_calls_products_otherwise_more_often(language, monkeypatch):
 
     def unlike(split):
         rng = random.Random(f"{language}{split}")
-        rows = [row for _ in range(150) for row in generate_together(language, split, rng, 4)]
+        rows = [row for _ in range(90) for row in generate_together(language, split, rng, 4)]
         fits = [
             fit(mention, action["product"])
             for row in rows
