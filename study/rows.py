@@ -11,7 +11,8 @@ from typing import Any
 
 from app.artifacts.manifest import write_atomically
 from study.plan import NOISE_LEVELS, Sizes
-from training.cart.generation import Kind, generate_kind
+from training.cart.drawing import Kind
+from training.cart.generation import generate_kind
 from training.examples import LANGUAGES, Example, take_split
 from training.noise import noisy
 

@@ -11,9 +11,10 @@ from itertools import groupby
 
 import pytest
 
-from training.cart import generation
+from training.cart import drawing, generation
 from training.cart.catalogs import Catalog, draw_catalog
 from training.cart.dataset import dataset_counts, source_counts, write_dataset
+from training.cart.drawing import Draw
 from training.cart.generation import SHARES, generate_kind, generate_together
 from training.cart.grammar import read_phrase
 from training.cart.making import draw_rows
@@ -122,7 +123,7 @@ def test_training_calls_products_otherwise_more_often(language, monkeypatch):
         return sum(score < 0.25 for score in fits) / len(fits)
 
     often = unlike("train")
-    monkeypatch.setattr(generation, "_OTHERWISE", 0.0)
+    monkeypatch.setattr(drawing, "_OTHERWISE", 0.0)
     assert often > 1.2 * unlike("train")
     assert unlike("test") < 0.1
 
@@ -245,10 +246,10 @@ def test_what_is_said_around_a_wish_is_held_out_too(language):
 
 def test_the_largest_number_can_be_corrected_to(monkeypatch):
     """What is taken back stays among the numbers that can be spelt, even beside 999."""
-    monkeypatch.setattr(generation, "draw_quantity", lambda *_: LARGEST_QUANTITY)
+    monkeypatch.setattr(drawing, "draw_quantity", lambda *_: LARGEST_QUANTITY)
     phrasing = Phrasing("one", "change", "{a.oldn} {a.pl}, no, {a.n}", frozenset(), heldout=False)
     rng = random.Random(1)
-    draw = generation._Draw("en", "train", rng, draw_catalog("en", "train", rng))
+    draw = Draw("en", "train", rng, draw_catalog("en", "train", rng))
     item = draw.item(phrasing, "a")
     assert item.quantity == LARGEST_QUANTITY
     assert item.taken_back == LARGEST_QUANTITY - 1

@@ -13,6 +13,7 @@ import pytest
 from tests.training.held_out_nouns import held_out_nouns, words_of
 from training.cart import generation
 from training.cart.catalogs import LARGEST, SMALLEST, Catalog
+from training.cart.drawing import Draw, DrawAgain
 from training.cart.generation import generate_together
 from training.cart.grammar import read_phrase
 from training.cart.matching import has_richer
@@ -127,10 +128,10 @@ def test_what_may_mean_a_listed_line_is_not_asked_for_in_vain():
     )
     for wish, count in ((plain, 0), (milk, 40)):
         catalog = Catalog([seeded, seeded], by_meaning=True, unlisted=[wish])
-        draw = generation._Draw("en", "train", random.Random(1), catalog)
+        draw = Draw("en", "train", random.Random(1), catalog)
         made = 0
         for _ in range(40):
-            with suppress(generation._DrawAgain):
+            with suppress(DrawAgain):
                 assert generation._wanted_in_vain(draw)[0] == wish
                 made += 1
         assert made == count

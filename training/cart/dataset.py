@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from training.cart.catalogs import LARGEST
-from training.cart.generation import CartRow, generate, generate_together
+from training.cart.drawing import CartRow
+from training.cart.generation import generate, generate_together
 from training.cart.named import read_named
 from training.cart.phrasings import read_phrasings
 from training.cart.products import Split, read_products

@@ -43,7 +43,7 @@ _JOINTS = {
 
 @dataclass(frozen=True, slots=True)
 class WrittenCatalog:
-    """A shop's list and the rows about it, as :class:`training.cart.generation.CartRow` has them.
+    """A shop's list and the rows about it, as :class:`training.cart.drawing.CartRow` has them.
 
     They lack ``mentions``: nobody marked how a message calls its products, so they are never renamed.
     """
