@@ -44,6 +44,9 @@ def train_default(
             file_okay=False,
         ),
     ] = None,
+    keep_ngrams: Annotated[
+        bool, typer.Option(help="Take over the n-grams of --start: where only carts change.")
+    ] = False,
 ) -> None:
     """Train, quantise, calibrate, evaluate and publish the default model, or its fast variant."""
     limit_threads(threads)
@@ -57,7 +60,15 @@ def train_default(
     run = run or run_commands.run_directory(variant, sources, f"{chosen} {device} {begun}")
     with ProgressLine(console) as progress:
         artifact = default.train_default(
-            data, store, run, device, model_threads(threads), progress, chosen, start
+            data,
+            store,
+            run,
+            device,
+            model_threads(threads),
+            progress,
+            chosen,
+            start,
+            keep_ngrams=keep_ngrams,
         )
     console.print(f"published {artifact.label}: see {artifact.directory / 'report.md'}")
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from app.artifacts.base_package import Progress
 from app.artifacts.manifest import Label
 from app.artifacts.store import Artifact
+from app.backends.base import Backend
 from app.classification.head import Head
+from app.classification.model_files import read_ngrams
+from app.classification.ngrams import NgramModel
 from app.classification.prompt import Prompt
 from app.domain import OUT_OF_SCOPE
 from training.bases import packaged_base
@@ -98,11 +101,16 @@ def train_default(
     progress: Progress,
     variant: Variant = DEFAULT,
     start: Path | None = None,
+    *,
+    keep_ngrams: bool = False,
 ) -> Artifact:
     """Tune (or take ``run``'s result), quantise, calibrate on dev, evaluate on test, publish.
 
-    ``start`` is a published version whose weights are tuned further.
+    ``start`` is a published version whose weights are tuned further. Where only carts have more to
+    learn from, ``keep_ngrams`` spares teaching its n-grams anew; ValueError without a ``start``.
     """
+    if keep_ngrams and start is None:
+        raise ValueError("n-grams are kept of a version to start from: give --start too")
     base = packaged_base(store / ".cache", progress)
     prompt = Prompt()
     tuned = read_tuned(run)
@@ -110,13 +118,18 @@ def train_default(
         tuned = tune_default(base, data, store / ".cache", run, device, progress, variant, start)
     labels = taxonomy_labels()
     head = Head(*tuned.heads[0])
+    ngrams: Callable[[Backend], NgramModel] = (
+        (lambda _: read_ngrams(start))
+        if keep_ngrams and start is not None
+        else TaughtNgrams(
+            storefront_set(data).examples, texts_to_label(data), labels, head, run, progress
+        )
+    )
     draft = Draft(
         name=variant.name,
         labels=_labels(labels),
         head=head,
-        ngrams=TaughtNgrams(
-            storefront_set(data).examples, texts_to_label(data), labels, head, run, progress
-        ),
+        ngrams=ngrams,
         adapters=[tuned.adapter],
         base=base,
         prompt=prompt,

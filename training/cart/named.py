@@ -19,7 +19,7 @@ from training.cart.products import DATA, Product
 from training.examples import read_rows
 
 NAMED = DATA / "named"
-NAMED_SHARE = 0.2
+NAMED_SHARE = 0.35
 """Of the catalogs that training rows are generated for."""
 _DESCRIBING = {
     "what", "where", "something", "somewhere", "the", "a", "an", "my", "that", "those",
