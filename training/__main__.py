@@ -44,9 +44,14 @@ def train_default(
             file_okay=False,
         ),
     ] = None,
-    keep_ngrams: Annotated[
-        bool, typer.Option(help="Take over the n-grams of --start: where only carts change.")
-    ] = False,
+    ngrams_of: Annotated[
+        Path | None,
+        typer.Option(
+            help="Directory of a published version whose n-grams are kept, where only carts change.",
+            exists=True,
+            file_okay=False,
+        ),
+    ] = None,
 ) -> None:
     """Train, quantise, calibrate, evaluate and publish the default model, or its fast variant."""
     limit_threads(threads)
@@ -68,7 +73,7 @@ def train_default(
             progress,
             chosen,
             start,
-            keep_ngrams=keep_ngrams,
+            ngrams_of,
         )
     console.print(f"published {artifact.label}: see {artifact.directory / 'report.md'}")
 

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from app.artifacts.base_package import Progress
 from app.artifacts.manifest import Label
 from app.artifacts.store import Artifact
-from app.backends.base import Backend
 from app.classification.head import Head
-from app.classification.model_files import read_ngrams
-from app.classification.ngrams import NgramModel
 from app.classification.prompt import Prompt
 from app.domain import OUT_OF_SCOPE
 from training.bases import packaged_base
@@ -27,7 +24,7 @@ from training.examples import (
     read_taxonomy,
     take_split,
 )
-from training.ngram_teaching import TaughtNgrams
+from training.ngram_teaching import KeptNgrams, TaughtNgrams
 from training.opensets import clinc150, storefront_negatives
 from training.publish import Draft, publish
 from training.stage_one import tune_default
@@ -101,16 +98,13 @@ def train_default(
     progress: Progress,
     variant: Variant = DEFAULT,
     start: Path | None = None,
-    *,
-    keep_ngrams: bool = False,
+    ngrams_of: Path | None = None,
 ) -> Artifact:
     """Tune (or take ``run``'s result), quantise, calibrate on dev, evaluate on test, publish.
 
-    ``start`` is a published version whose weights are tuned further. Where only carts have more to
-    learn from, ``keep_ngrams`` spares teaching its n-grams anew; ValueError without a ``start``.
+    ``start`` is a published version whose weights are tuned further. Where intents learn nothing
+    new, the n-grams of a version, ``ngrams_of``, may be kept.
     """
-    if keep_ngrams and start is None:
-        raise ValueError("n-grams are kept of a version to start from: give --start too")
     base = packaged_base(store / ".cache", progress)
     prompt = Prompt()
     tuned = read_tuned(run)
@@ -118,12 +112,12 @@ def train_default(
         tuned = tune_default(base, data, store / ".cache", run, device, progress, variant, start)
     labels = taxonomy_labels()
     head = Head(*tuned.heads[0])
-    ngrams: Callable[[Backend], NgramModel] = (
-        (lambda _: read_ngrams(start))
-        if keep_ngrams and start is not None
-        else TaughtNgrams(
+    ngrams = (
+        TaughtNgrams(
             storefront_set(data).examples, texts_to_label(data), labels, head, run, progress
         )
+        if ngrams_of is None
+        else KeptNgrams(ngrams_of, labels)
     )
     draft = Draft(
         name=variant.name,

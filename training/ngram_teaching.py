@@ -17,8 +17,10 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from app.artifacts.base_package import Progress
+from app.artifacts.manifest import read_manifest, verify_files
 from app.backends.base import Backend
 from app.classification.head import Head
+from app.classification.model_files import read_model
 from app.classification.ngrams import NgramModel
 from training.examples import Example
 from training.measure import embed_texts
@@ -74,3 +76,22 @@ class TaughtNgrams:
         digest = hashlib.sha256(self.head.rows.tobytes() + self.head.bias.tobytes())
         digest.update("\n".join(self.unlabelled).encode())
         return digest.hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class KeptNgrams:
+    """Those of a published version, for one that has nothing else to tell them than it had.
+
+    ``labels`` are what they have to answer: ValueError where the version's are others, FileDamaged where
+    its files are not what was published.
+    """
+
+    version: Path
+    labels: Sequence[str]
+
+    def __call__(self, _backend: Backend) -> NgramModel:
+        manifest = read_manifest(self.version)
+        if manifest.intents != tuple(self.labels):
+            raise ValueError(f"{self.version}: its n-grams know other intents; teach new ones")
+        verify_files(self.version, manifest)
+        return read_model(self.version, manifest).ngrams

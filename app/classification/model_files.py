@@ -63,12 +63,13 @@ def write_model(directory: Path, model: IntentModel) -> tuple[str, ...]:
 def read_model(directory: Path, manifest: Manifest) -> IntentModel:
     """Read what :func:`write_model` wrote. Raises :class:`FileDamaged` when shapes do not agree."""
     head = _tensors(directory / HEAD)
+    ngrams = _tensors(directory / NGRAMS)
     labels, hidden = len(manifest.labels), manifest.hidden_size
     try:
         model = IntentModel(
             labels=manifest.intents,
             head=Head(head["rows"], head["bias"]),
-            ngrams=read_ngrams(directory),
+            ngrams=NgramModel(**ngrams),
             prototypes=head["prototypes"],
             calibration=_calibration(CALIBRATION, read_json(directory / CALIBRATION)),
             cascade=_cascade(directory / CASCADE) if CASCADE in manifest.entries() else None,
@@ -81,11 +82,6 @@ def read_model(directory: Path, manifest: Manifest) -> IntentModel:
             f"{labels} labels of {hidden} dimensions"
         )
     return model
-
-
-def read_ngrams(directory: Path) -> NgramModel:
-    """Raises TypeError where the file lacks one of the model's arrays."""
-    return NgramModel(**_tensors(directory / NGRAMS))
 
 
 def write_cart(directory: Path, model: CartModel) -> tuple[str, ...]:

@@ -129,6 +129,24 @@ def test_training_calls_products_otherwise_more_often(language, monkeypatch):
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
+def test_an_odd_word_does_not_tell_that_its_product_is_listed(language, monkeypatch):
+    """Wishes in vain are told in other words as well, in training more often than they come by chance."""
+    monkeypatch.setattr(generation, "_NEAR", {"train": 0.0})
+
+    def unlike():
+        rng = random.Random(language)
+        draws = [
+            Draw(language, "train", rng, draw_catalog(language, "train", rng)) for _ in range(400)
+        ]
+        wanted = [generation._wanted_in_vain(draw) for draw in draws]
+        return sum(fit(phrase.nominative, product.name) < 0.25 for product, phrase in wanted) / 400
+
+    often = unlike()
+    monkeypatch.setattr(drawing, "_OTHERWISE_IN_VAIN", 0.0)
+    assert often > 1.5 * unlike()
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
 def test_a_product_is_listed_under_another_of_its_names(language):
     """Spelt as a catalog line, with its size, and told from its siblings: it stays the same product."""
     rng = random.Random(language)

@@ -10,10 +10,10 @@ import pytest
 from app.artifacts.base_package import silent
 from app.backends.base import BackendOptions, HiddenStates, TokenIds
 from app.backends.fake import FakeBackend
-from app.errors import InferenceFailed
-from tests.fake_artifact import EXAMPLES, HIDDEN, fake_model
+from app.errors import FileDamaged, InferenceFailed
+from tests.fake_artifact import EXAMPLES, HIDDEN, fake_model, write_fake_artifact
 from training.examples import Example
-from training.ngram_teaching import ANSWERS, TaughtNgrams
+from training.ngram_teaching import ANSWERS, KeptNgrams, TaughtNgrams
 
 UNLABELLED = ["where is my parcel now", "parcel please", "refund my money", "cash back now"]
 
@@ -73,3 +73,24 @@ def test_nothing_is_kept_of_an_aborted_run(source: TaughtNgrams, backend: Counti
     with pytest.raises(InferenceFailed):
         broken(backend)
     assert not source.run.exists()
+
+
+def test_the_ngrams_of_a_version_are_kept_for_the_same_intents(tmp_path: Path, backend: Counting):
+    """Nothing is asked and nothing fitted; other intents, or another order of them, are refused."""
+    labels = write_fake_artifact(tmp_path).intents
+    version = tmp_path / "storefront" / "1"
+    kept = KeptNgrams(version, labels)(backend)
+    expected = fake_model().ngrams
+    assert np.array_equal(kept.char_buckets, expected.char_buckets)
+    np.testing.assert_allclose(kept.char_weights, expected.char_weights, rtol=1e-3)
+    assert backend.read == 0
+    with pytest.raises(ValueError, match="other intents"):
+        KeptNgrams(version, labels[::-1])(backend)
+
+
+def test_damaged_ngrams_are_not_kept(tmp_path: Path, backend: Counting):
+    labels = write_fake_artifact(tmp_path).intents
+    version = tmp_path / "storefront" / "1"
+    (version / "ngrams.safetensors").write_bytes(b"half a file")
+    with pytest.raises(FileDamaged):
+        KeptNgrams(version, labels)(backend)

@@ -19,7 +19,7 @@ from training.cart.surface import finish
 Kind = Literal["single", "several", "absent", "no_action", "adversarial", "ambiguous"]
 _OTHERWISE = 0.25
 """Of the mentions in training, those that are drawn only among what is quite unlike the product's name."""
-OTHERWISE_IN_VAIN = 0.5
+_OTHERWISE_IN_VAIN = 0.5
 """The same of what is not listed: else an odd word would tell that its product is listed."""
 _UNLIKE = 0.25
 """Below this share of common trigrams a mention has to be understood, for it can hardly be matched."""
@@ -100,9 +100,10 @@ class Draw:
         return item
 
     def mention(
-        self, product: Product, mentions: Sequence[NounPhrase], otherwise: float = _OTHERWISE
+        self, product: Product, mentions: Sequence[NounPhrase], *, in_vain: bool = False
     ) -> NounPhrase:
         """One of them; in training often one that shares hardly a letter with the product's name."""
+        otherwise = _OTHERWISE_IN_VAIN if in_vain else _OTHERWISE
         if self.trained and self.rng.random() < otherwise:
             mentions = [
                 m for m in mentions if fit(m.nominative, product.name) < _UNLIKE

@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Iterator
 
 from training.cart.catalogs import draw_catalog
-from training.cart.drawing import OTHERWISE_IN_VAIN, CartRow, Draw, DrawAgain, Kind
+from training.cart.drawing import CartRow, Draw, DrawAgain, Kind
 from training.cart.grammar import NounPhrase
 from training.cart.matching import fit, has_richer
 from training.cart.named import NAMED_SHARE, draw_named
@@ -170,7 +170,7 @@ def _wanted_in_vain(draw: Draw) -> tuple[Product, NounPhrase]:
     product = draw.rng.choice(outside)
     if not sibling:
         mentions = (*product.exact, *product.general)
-        return product, draw.mention(product, mentions, OTHERWISE_IN_VAIN)
+        return product, draw.mention(product, mentions, in_vain=True)
     phrase = draw_mention(product.exact, draw.rng)
     if fit(phrase.nominative, product.name) < 0.6:
         raise DrawAgain  # "the small one" could be any size when the right one is not listed
