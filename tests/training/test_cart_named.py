@@ -118,7 +118,9 @@ def test_descriptions_take_no_article(language, monkeypatch):
     assert described
     article = r"\b(the|an?|los|las|el|una?) "
     assert not [
-        text for mention, text in described if re.search(article + re.escape(mention), text, re.IGNORECASE)
+        text
+        for mention, text in described
+        if re.search(article + re.escape(mention), text, re.IGNORECASE)
     ]
 
 
