@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -19,6 +19,10 @@ from training.terminal import ProgressLine, console, limit_threads, model_thread
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
 Data = Annotated[Path, typer.Option(help="Folder of the public data sets (see docs/training.md).")]
+
+
+def _version(told: str) -> Any:
+    return typer.Option(help=told, exists=True, file_okay=False)
 
 
 @app.command("train-default")
@@ -38,18 +42,12 @@ def train_default(
     ] = "storefront",
     start: Annotated[
         Path | None,
-        typer.Option(
-            help="Directory of a published version to go on from (docs/decisions/0025).",
-            exists=True,
-            file_okay=False,
-        ),
+        _version("Directory of a published version to go on from (docs/decisions/0025)."),
     ] = None,
     ngrams_of: Annotated[
         Path | None,
-        typer.Option(
-            help="Directory of a published version whose n-grams are kept, where only carts change.",
-            exists=True,
-            file_okay=False,
+        _version(
+            "Directory of a published version whose n-grams are kept, where only carts change."
         ),
     ] = None,
 ) -> None:
