@@ -24,7 +24,7 @@ from training.examples import (
     read_taxonomy,
     take_split,
 )
-from training.ngram_teaching import KeptNgrams, TaughtNgrams
+from training.ngram_teaching import TaughtNgrams, kept_ngrams
 from training.opensets import clinc150, storefront_negatives
 from training.publish import Draft, publish
 from training.stage_one import tune_default
@@ -105,19 +105,21 @@ def train_default(
     ``start`` is a published version whose weights are tuned further. Where intents learn nothing
     new, the n-grams of a version, ``ngrams_of``, may be kept.
     """
+    labels = taxonomy_labels()
+    # Before anything that takes long: a version whose n-grams will not do is told of at once.
+    kept = None if ngrams_of is None else kept_ngrams(ngrams_of, labels)
     base = packaged_base(store / ".cache", progress)
     prompt = Prompt()
     tuned = read_tuned(run)
     if tuned is None:
         tuned = tune_default(base, data, store / ".cache", run, device, progress, variant, start)
-    labels = taxonomy_labels()
     head = Head(*tuned.heads[0])
     ngrams = (
         TaughtNgrams(
             storefront_set(data).examples, texts_to_label(data), labels, head, run, progress
         )
-        if ngrams_of is None
-        else KeptNgrams(ngrams_of, labels)
+        if kept is None
+        else lambda _: kept
     )
     draft = Draft(
         name=variant.name,

@@ -78,20 +78,14 @@ class TaughtNgrams:
         return digest.hexdigest()
 
 
-@dataclass(frozen=True, slots=True)
-class KeptNgrams:
+def kept_ngrams(version: Path, labels: Sequence[str]) -> NgramModel:
     """Those of a published version, for one that has nothing else to tell them than it had.
 
     ``labels`` are what they have to answer: ValueError where the version's are others, FileDamaged where
     its files are not what was published.
     """
-
-    version: Path
-    labels: Sequence[str]
-
-    def __call__(self, _backend: Backend) -> NgramModel:
-        manifest = read_manifest(self.version)
-        if manifest.intents != tuple(self.labels):
-            raise ValueError(f"{self.version}: its n-grams know other intents; teach new ones")
-        verify_files(self.version, manifest)
-        return read_model(self.version, manifest).ngrams
+    manifest = read_manifest(version)
+    if manifest.intents != tuple(labels):
+        raise ValueError(f"{version}: its n-grams know other intents; teach new ones")
+    verify_files(version, manifest)
+    return read_model(version, manifest).ngrams
