@@ -163,8 +163,14 @@ def train(
     whole: bool = True,
     rounded: bool = False,
     profiled: bool = False,
+    memory: float = 1.0,
 ) -> None:
-    """One run that ends at the time ``until``; ``out`` gets what it has learned, meanwhile too."""
+    """One run that ends at the time ``until``; ``out`` gets what it has learned, meanwhile too.
+
+    It keeps to the share ``memory`` of a GPU's: what is cached for other lengths goes first.
+    """
+    if device != "cpu":
+        torch.cuda.set_per_process_memory_fraction(memory)
     groups: list[CartGroup] = []
     ended = threading.Event()
     threading.Thread(target=follow, args=(work / "rows", groups, ended), daemon=True).start()
@@ -297,6 +303,7 @@ def main() -> None:
                 whole=not given.factors,
                 rounded=given.rounded,
                 profiled=given.profile,
+                memory=given.memory,
             )
         case "take":
             take(given.fetched, given.seed, given.run)
@@ -326,6 +333,7 @@ def _arguments() -> argparse.Namespace:
     found["train"].add_argument("--learning-rate", type=float, help="At its peak.")
     found["train"].add_argument("--rank", type=int, default=DEFAULT.kept, help="Of the result.")
     found["train"].add_argument("--factors", action="store_true", help="Tune an adapter alone.")
+    found["train"].add_argument("--memory", type=float, default=1.0, help="Share of the GPU's.")
     found["train"].add_argument("--rounded", action="store_true", help="See training/rounding.py.")
     found["pack"].add_argument("--start", type=Path, default=Path("model_store/storefront/1"))
     for name in ("rows", "train", "take"):
