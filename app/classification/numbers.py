@@ -6,13 +6,15 @@ Which of them is a quantity is the model's to say; a quantity is seldom anything
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from app.classification.ngrams import without_diacritics
 
 LARGEST = 999
-_TOKEN = re.compile(r"\d+|[^\W\d_]+")
+_TOKEN = re.compile(r"\d+|[^\W\d_]+|[^\w\s-]|\n")
+"""Words, numbers, and the signs and line breaks between them, which end a number; hyphens join it."""
 
 _COUNTED = {
     "en": "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen "
@@ -37,13 +39,14 @@ _HUNDREDS = {
 }
 _OTHER_FORMS = {
     "jedna": 1, "jedno": 1, "jednu": 1, "jednog": 1, "jednoga": 1, "jedne": 1, "dvije": 2, "dvoje": 2,
-    "troje": 3, "cetri": 4, "cetvero": 4, "petero": 5, "dvades": 20, "dvaes": 20, "trides": 30,
-    "dvjesta": 200, "trista": 300, "seststo": 600,
+    "troje": 3, "cetri": 4, "cetvero": 4, "petero": 5, "petoro": 5, "sestero": 6, "sedmero": 7,
+    "osmero": 8, "devetero": 9, "desetero": 10, "jednim": 1, "dviju": 2, "dvjema": 2, "triju": 3, "trima": 3,
+    "cetiriju": 4, "dvades": 20, "dvaes": 20, "trides": 30, "dvjesta": 200, "trista": 300, "seststo": 600,
     "una": 1, "uno": 1, "veintiuna": 21, "veintiuno": 21, "fourty": 40,
 }  # fmt: skip
 _HUNDRED = {"hundred", "hundreds", "stotina", "stotine", "stotinu"}
 _DOZEN = {"dozen", "dozens", "docena", "docenas", "tucet", "tuceta", "tuceti"}
-_HALF = {"half", "media", "pola"}
+_HALF = {"half", "media", "pola", "pol"}
 _PAIR = {"couple", "par", "pair"}
 _JOINTS = {"and", "y", "i", "a", "of", "de"}
 """Words that may stand within a number ("trideset i pet", "half a dozen") and end none."""
@@ -68,38 +71,88 @@ def numbers_in(message: str) -> Counter[int]:
 
     Those in words are read as a whole: "twenty-five" is 25, "two dozen" are 2 and 24.
     """
-    return Counter(
-        n for n in _read(_TOKEN.findall(without_diacritics(message))) if 0 < n <= LARGEST
-    )
+    plain = without_diacritics("".join(map(_plain, message)))
+    return Counter(n for n in _read(_TOKEN.findall(plain)) if 0 < n <= LARGEST)
 
 
-def _read(tokens: list[str]) -> Iterator[int]:
-    current = 0
-    half = False
-    for token in tokens:
-        value = _VALUES.get(token, 0)
-        if token in _JOINTS:
-            continue
-        if token in _DOZEN:
-            yield 6 if half else 12 * max(current, 1)
-        elif token in _PAIR:
+def _plain(character: str) -> str:
+    """Without what would become digits of the number before it: "m²", "1½"."""
+    if unicodedata.category(character) != "No":
+        return character
+    return " and half " if character == "½" else " "
+
+
+def _read(tokens: Sequence[str]) -> Iterator[int]:
+    place = 0
+    while place < len(tokens):
+        number, behind = _number(tokens, place)
+        if number:
+            yield number
+        dozens, after = _dozens(tokens, behind, number)
+        if dozens:
+            yield dozens
+        elif tokens[place] in _PAIR:
             yield 2
-        elif token in _HUNDRED and current < 10:
-            current = 100 * max(current, 1)
-            continue
-        elif value and _continues(current, value):
-            current += value
-            continue
-        yield current
-        current = value
-        half = token in _HALF
-        if token.isdecimal() and len(token) <= 3:
-            yield int(token)  # "❶" is a digit too, but no number
-    yield current
+        place = max(after, place + 1)
 
 
-def _continues(current: int, value: int) -> bool:
+def _number(tokens: Sequence[str], place: int) -> tuple[int, int]:
+    """The number that begins at this place, 0 for none, and the place behind it."""
+    value = 0
+    if tokens[place].isdecimal():  # "❶" is a digit too, but no number
+        value, place = int(tokens[place][:4]), place + 1
+        if value >= 10 or _at(tokens, place) not in _HUNDRED:
+            return value, place
+    while True:
+        after = _past_joints(tokens, place) if value else place
+        token = _at(tokens, after)
+        more = _VALUES.get(token, 0)
+        if token in _HUNDRED and value < 10:
+            value = 100 * max(value, 1)
+        elif more and (not value or _continues(value, more) or _old_teen(tokens[place - 1], more)):
+            value += more
+        else:
+            return value, place
+        place = after + 1
+
+
+def _dozens(tokens: Sequence[str], place: int, number: int) -> tuple[int, int]:
+    """What "dozen" makes of the number before this place, 0 for no such word, and the place behind."""
+    half = _past_joints(tokens, place)
+    of_half = _past_joints(tokens, half + 1)
+    if _at(tokens, place) in _DOZEN:
+        dozens = 12 * max(number, 1)
+        half = _past_joints(tokens, place + 1)
+        if half > place + 1 and _at(tokens, half) in _HALF and not _halves(tokens, half + 1):
+            return dozens + 6, half + 1
+        return dozens, place + 1
+    if _at(tokens, half) in _HALF and _at(tokens, of_half) in _DOZEN:
+        return 12 * number + 6, of_half + 1
+    return 0, place
+
+
+def _halves(tokens: Sequence[str], place: int) -> bool:
+    """Whether what stands here is what is halved: "a dozen and half a loaf" are no eighteen."""
+    return _at(tokens, place) == "a" or _at(tokens, _past_joints(tokens, place)) in _DOZEN
+
+
+def _continues(value: int, more: int) -> bool:
     """Whether a number's next word may be of this value: smaller than what is still open."""
-    if current % 100 == 0:
-        return current > 0 and value < 100
-    return current % 10 == 0 and current % 100 > 10 and value < 10
+    if value % 100 == 0:
+        return value > 0 and more < 100
+    return value % 10 == 0 and value % 100 > 10 and more < 10
+
+
+def _old_teen(before: str, more: int) -> bool:
+    """"diez y seis", as some still write 16."""
+    return before == "diez" and 6 <= more <= 9
+
+
+def _past_joints(tokens: Sequence[str], place: int) -> int:
+    while _at(tokens, place) in _JOINTS:
+        place += 1
+    return place
+
+
+def _at(tokens: Sequence[str], place: int) -> str:
+    return tokens[place] if place < len(tokens) else ""
