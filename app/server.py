@@ -22,7 +22,8 @@ log = structlog.get_logger()
 
 WHAT_TO_DO = (
     "`shopintent models list` shows what is in the store, `shopintent models verify` what is wrong "
-    "with it, and `shopintent models build` makes weights that are missing"
+    "with it, and `shopintent models build` makes weights that are missing; INTENT_STORE_DIR says where "
+    "the store is, by default `model_store` in the directory that the service is started in"
 )
 _LATECOMERS = 0.25
 """Seconds for requests that were on their way when the listener closed."""

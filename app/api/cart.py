@@ -46,7 +46,7 @@ class CartChange(BaseModel):
     product: str = Field(
         description="An entry of the catalog, spelt as given.", examples=["Green Tea 20 bags"]
     )
-    quantity: int = Field(ge=1, examples=[2])
+    quantity: int = Field(ge=1, le=999, examples=[2])
     confidence: float = Field(
         ge=0, le=1, description="Probability that all of it is right.", examples=[0.97]
     )
@@ -68,7 +68,8 @@ class CartReading(BaseModel):
         examples=["5f0c1c2e9f5b4c0f8f3a6f3c1d2e4b7a"],
     )
     outcome: Literal["actions", "no_action", "not_in_catalog", "ambiguous"] = Field(
-        description="`actions`: carry them out. `no_action`: the message asks for no change. "
+        description="`actions`: changes that were understood; show them and let the customer "
+        "confirm. `no_action`: the message asks for no change. "
         "`not_in_catalog`: it asks for what the catalog does not hold. `ambiguous`: it may mean "
         "several products; see `candidates`.",
         examples=["actions"],

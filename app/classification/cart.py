@@ -252,18 +252,22 @@ def _summed(
     alike: dict[tuple[int, int], list[_Slot]] = {}
     for slot in slots:
         alike.setdefault((slot.action, slot.product), []).append(slot)
+    meant = [product for _, product in alike]
     for (action, product), same in alike.items():
         probability = outcome
         for slot in same:
             probability *= slot.probability
-        unsure = next((s for s in same if _close(pointers[s.index], calibration)), None)
+        # What another wish means is no candidate: this one was not for it.
+        free = pointers.copy()
+        free[:, [other for other in meant if other != product]] = 0
+        unsure = next((s for s in same if _close(free[s.index], calibration)), None)
         yield CartAction(
             action=SLOT_ACTIONS[action],
             product=products[product],
-            quantity=sum(slot.quantity for slot in same),
+            quantity=min(LARGEST, sum(slot.quantity for slot in same)),
             confidence=calibration.confidence(probability),
             ambiguous=unsure is not None,
-            candidates=_candidates(pointers[unsure.index], products, calibration)
+            candidates=_candidates(free[unsure.index], products, calibration)
             if unsure is not None
             else (),
         )

@@ -38,10 +38,11 @@ _HUNDREDS = {
     "ochocientas novecientas",
 }
 _OTHER_FORMS = {
-    "jedna": 1, "jedno": 1, "jednu": 1, "jednog": 1, "jednoga": 1, "jedne": 1, "dvije": 2, "dvoje": 2,
-    "troje": 3, "cetri": 4, "cetvero": 4, "petero": 5, "petoro": 5, "sestero": 6, "sedmero": 7,
-    "osmero": 8, "devetero": 9, "desetero": 10, "jednim": 1, "dviju": 2, "dvjema": 2, "triju": 3, "trima": 3,
-    "cetiriju": 4, "dvades": 20, "dvaes": 20, "trides": 30, "dvjesta": 200, "trista": 300, "seststo": 600,
+    "jedna": 1, "jedno": 1, "jednu": 1, "jednog": 1, "jednoga": 1, "jedne": 1, "jednim": 1, "dvije": 2,
+    "dvoje": 2, "dviju": 2, "dvjema": 2, "troje": 3, "triju": 3, "trima": 3, "cetri": 4, "cetvero": 4,
+    "cetiriju": 4, "petero": 5, "petoro": 5, "sestero": 6, "sedmero": 7, "osmero": 8, "devetero": 9,
+    "desetero": 10, "dvades": 20, "dvaes": 20, "trides": 30, "dvjesta": 200, "trista": 300,
+    "seststo": 600,
     "una": 1, "uno": 1, "veintiuna": 21, "veintiuno": 21, "fourty": 40,
 }  # fmt: skip
 _HUNDRED = {"hundred", "hundreds", "stotina", "stotine", "stotinu"}
@@ -144,7 +145,7 @@ def _continues(value: int, more: int) -> bool:
 
 
 def _old_teen(before: str, more: int) -> bool:
-    """"diez y seis", as some still write 16."""
+    """Whether 16 to 19 are told as some still write them: "diez y seis"."""
     return before == "diez" and 6 <= more <= 9
 
 

@@ -19,8 +19,9 @@ from app.classification.ngrams import without_diacritics
 _SIZES = (3, 4)
 _WORD = re.compile(r"\d+|[^\W\d]+")
 """Numbers apart from letters: "BT500" and "bt-500", "250ml" and "250 ml" are the same words."""
-_MAX_WORDS = 100
-"""Words of one message that are looked up; a longer one has said what it wants by then."""
+MAX_WORDS = 400
+"""Words of one message that are looked up: all of 2,000 characters of ordinary text. People who tell a
+story first say last what they want."""
 _WORD_STEP = 8
 """How much later than by the whole message a product comes by one word alone."""
 _LEAST = 0.2
@@ -81,7 +82,7 @@ class ShortlistIndex:
         """
         total = np.zeros(self._products, np.float32)
         places: list[Integers] = []
-        for word in list(dict.fromkeys(words_of(message)))[:_MAX_WORDS]:
+        for word in list(dict.fromkeys(words_of(message)))[:MAX_WORDS]:
             scores = self._scores(word)
             if scores is not None:
                 total += scores

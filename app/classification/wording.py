@@ -9,13 +9,12 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from app.classification.shortlist import ShortlistIndex, words_of
+from app.classification.shortlist import MAX_WORDS, ShortlistIndex, words_of
 
 Floats = npt.NDArray[np.float32]
 
 FEATURES = ("share", "said", "covered", "rarest", "nearest", "most", "place", "place_squared")
 """Columns of :func:`wording`, in order."""
-_MAX_WORDS = 100
 
 
 def wording(index: ShortlistIndex, message: str) -> Floats:
@@ -27,7 +26,7 @@ def wording(index: ShortlistIndex, message: str) -> Floats:
     rarity. ``place`` is where in the message that word stands, times ``rarest``, then squared.
     """
     count = len(index)
-    words = words_of(message)[:_MAX_WORDS]
+    words = words_of(message)[:MAX_WORDS]
     heard: Floats = np.zeros(index.words, np.float32)
     said: Floats = np.zeros(count, np.float32)
     rarest: Floats = np.zeros(count, np.float32)

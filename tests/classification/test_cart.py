@@ -80,6 +80,7 @@ def test_the_same_product_twice_is_summed_up():
     """Two teas and one more are three teas; putting in and taking out stay apart."""
     scores = told((ADD, 0, 2), (ADD, 0, 1), (REMOVE, 0, 5))
     assert said(scores) == [("add", PRODUCTS[0], 3), ("remove", PRODUCTS[0], 5)]
+    assert said(told((ADD, 0, 999), (ADD, 0, 999)))[0] == ("add", PRODUCTS[0], 999)
 
 
 @pytest.mark.parametrize("outcome", ["no_action", "not_in_catalog", "ambiguous"])
@@ -115,6 +116,17 @@ def test_an_action_between_two_products_asks_back():
     assert (sure.ambiguous, sure.candidates) == (False, ())
     strict = decide(scores, PRODUCTS, CartCalibration(ambiguity_ratio=0.7))
     assert not strict.actions[0].ambiguous
+
+
+def test_what_another_wish_means_is_no_candidate():
+    """A product that had to give way is asked about only beside what is still free."""
+    scores = told((ADD, 0, 1), (ADD, 1, 1), (ADD, 2, 1))
+    scores.pointer[2] = [12.0, 11.9, 9.0, 0.0]  # both of the first are taken by then
+    displaced = decide(scores, PRODUCTS).actions[2]
+    assert (displaced.product, displaced.ambiguous) == (PRODUCTS[2], False)
+    scores.pointer[2, 3] = 8.9
+    displaced = decide(scores, PRODUCTS).actions[2]
+    assert displaced.candidates == (PRODUCTS[2], PRODUCTS[3])
 
 
 def probabilities(
@@ -176,7 +188,7 @@ def test_every_decision_is_valid(seed: int, count: int, scale: float, calibrated
         for action in found.actions:
             assert action.action in SLOT_ACTIONS[:STOP]
             assert action.product in products
-            assert 1 <= action.quantity <= 6 * 999
+            assert 1 <= action.quantity <= 999
             assert 0 <= action.confidence <= 1
             assert set(action.candidates) <= set(products)
             assert (len(action.candidates) >= 2) == action.ambiguous

@@ -72,6 +72,16 @@ def test_each_of_several_wishes_has_its_place():
     assert 7 in best
 
 
+def test_a_wish_after_a_long_story_is_found():
+    """People who tell a story first say last what they want."""
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    story = " ".join(
+        f"{word}{letter}" for word in ("woof", "meow", "quack", "moo") for letter in letters
+    )
+    catalog = [f"Green tea {number}" for number in range(200)] + ["Basmati Rice 1 kg"]
+    assert ShortlistIndex(catalog).ranking(f"{story} so please add basmati rice")[0] == 200
+
+
 def test_what_matches_nothing_keeps_the_catalogs_order():
     """Alike products, also those without a word in them, stay as they were given."""
     catalog = ["§§§", "tea", "oil", "☕"]

@@ -22,6 +22,8 @@ const percent = (share) => {
   const fine = share < 0.1 || share > 0.99;
   return `${(Math.floor(share * (fine ? 1000 : 100) + 1e-9) / (fine ? 10 : 1)).toFixed(fine ? 1 : 0)} %`;
 };
+// A limit is rounded up: what is a little under it does not reach it.
+const atLeast = (share) => `${(Math.ceil(share * 1000 - 1e-9) / 10).toFixed(1)} %`;
 const languageNames = new Intl.DisplayNames("en", { type: "language", fallback: "code" });
 const language = (code) => {
   try {
@@ -91,7 +93,7 @@ function showDecision(request, found, roundTrip) {
     (scored) => bar(scored, scored.intent === found.intent),
   ));
   byId("threshold").textContent = threshold === undefined ? ""
-    : `It gives an intent when it is at least ${percent(threshold)} sure that the message is in its scope.`;
+    : `It gives an intent when it is at least ${atLeast(threshold)} sure that the message is in its scope.`;
   showFacts(byId("facts"), whence(found, roundTrip));
   byId("request").textContent = curl("/v1/classify", request);
   byId("answer").textContent = JSON.stringify(found, null, 2);
