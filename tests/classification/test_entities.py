@@ -35,6 +35,59 @@ FOUND = {
     "talla 42 o XL": [("size", "42"), ("size", "XL")],
     "veličina M, broj 43": [("size", "M"), ("size", "43")],
     "US 9 please": [("size", "9")],
+    "compra de 100€": [("amount", "100€")],
+    "mi compra de 250 euros no llega": [("amount", "250 euros")],
+    "la compra es de 100 €": [("amount", "100 €")],
+    "narudžba je 100 eura": [("amount", "100 eura")],
+    "my order is 120 euros": [("amount", "120 euros")],
+    "mi número de pedido es 4711": [("order_number", "4711")],
+    "narudžba je 12345": [("order_number", "12345")],
+    "broj narudžbe je 77x": [("order_number", "77x")],
+    "withdrawal for order DE-40291": [("order_number", "DE-40291")],
+    "narudžba je br. 471": [("order_number", "471")],
+    "račun 1200 kn je krivo": [("amount", "1200 kn")],
+    "invoice 1200 EUR": [("amount", "1200 EUR")],
+    "invoice 1200,50 € is wrong": [("amount", "1200,50 €")],
+    "the order is 1200eur": [("amount", "1200eur")],
+    "order 4711 $20 refund": [("order_number", "4711"), ("amount", "$20")],
+    "order number 471 200 €": [("order_number", "471"), ("amount", "200 €")],
+    "order number 4711 pieces missing": [("order_number", "4711")],
+    "10 000 €": [("amount", "10 000 €")],
+    "1 299,00 €": [("amount", "1 299,00 €")],
+    "1\u00a0299,00\u00a0€, 10\u202f000 kn": [
+        ("amount", "1\u00a0299,00\u00a0€"), ("amount", "10\u202f000 kn"),
+    ],
+    "order 12 100 eura": [("amount", "12 100 eura")],
+    "2 100 € jackets": [("amount", "2 100 €")],
+    "parcel #2 100 €": [("amount", "100 €")],
+    "order 4711 200 €": [("order_number", "4711"), ("amount", "200 €")],
+    "at 10:30 100 €, 01/05 100 €": [("amount", "100 €"), ("amount", "100 €")],
+    "talla 42 100 €": [("size", "42"), ("amount", "100 €")],
+    "shipping to EU 50 €": [("amount", "50 €")],
+    "$20 100% cotton, €20 500ml": [("amount", "$20"), ("amount", "€20")],
+    "10.50 - 20.50 €": [("amount", "20.50 €")],
+    "order #471": [("order_number", "471")],
+    "my order #998 is late": [("order_number", "998")],
+    "narudžba #471": [("order_number", "471")],
+    "pedido #471": [("order_number", "471")],
+    "order #A1B2, order # 471": [("order_number", "A1B2"), ("order_number", "471")],
+    "pedido n° 4711": [("order_number", "4711")],
+    "pedido n.º 4711, pedido nº471": [("order_number", "4711"), ("order_number", "471")],
+    "385.91.234.5678 or +385.91.234.5678": [("phone", "+385.91.234.5678")],
+    "01.05.2024 10:30, 091/234-5678": [("phone", "091/234-5678")],
+    "01.02.2025 091 234 5678": [("phone", "091 234 5678")],
+    "01.02.03.04.05, 01/23-45-678": [("phone", "01.02.03.04.05"), ("phone", "01/23-45-678")],
+    "+34 91 12-10-56 12": [("phone", "+34 91 12-10-56 12")],
+    "call 612 345 678 200 €": [("phone", "612 345 678"), ("amount", "200 €")],
+    "20 dolara or EUR20": [("amount", "20 dolara"), ("amount", "EUR20")],
+    "20 dólares, 20 dolares": [("amount", "20 dólares"), ("amount", "20 dolares")],
+    "+385\u00a091\u00a0234\u00a05678": [("phone", "+385\u00a091\u00a0234\u00a05678")],
+    "091\u2011234\u20115678": [("phone", "091\u2011234\u20115678")],
+    "broj telefona 2345678": [("phone", "2345678")],
+    "broj mobitela 91 234 5678": [("phone", "91 234 5678")],
+    "narudz\u030cba broj 471, jose\u0301@correo.example": [
+        ("order_number", "471"), ("email", "jose\u0301@correo.example"),
+    ],
     "order #4711 to me@shop.example, 5 €": [
         ("order_number", "4711"), ("email", "me@shop.example"), ("amount", "5 €"),
     ],
@@ -43,6 +96,15 @@ NOT_FOUND = [
     "order 100 mugs", "give us 2 mugs", "my order is 2 days late", "the order of 1200 pieces",
     "a 2 l bottle", "it's on 01.05.2024", "i'm 25", "see you at 10:30", "@shop", "me@shop",
     "3 for 2", "s m l", "what's new", "order", "narudžba", "&#1234;", "version 1.2.3",
+    "pedido de 100 tazas", "pedido de 1000 tazas", "my order is 100% wrong", "my parcel is 20kg",
+    "paket je 1500 g", "order 1200 pieces", "narudžba je 1000 komada", "my order is 1000km away",
+    "in my order no mugs came", "mi pedido no llega", "order # 2", "narudžba je 01.05.2024.",
+    "the parcel was due 01.05.2024 10:30", "delivery on 01/05/2024 10:30", "delivery 05/31/2024 10:30",
+    "dostava 05.03.2025. 14:00", "dostava 05. 03. 2025. 14:00", "kupio sam 01.02.2025 3 majice",
+    "01.05. - 03.05.2024", "01.05.-03.05.", "01/05-03/05/2024", "01.05.2024 - 03.05.2024", "01.-03.05.2024",
+    "01.05.2024/03.05.2024", "od 01.05. 15.06. 20.07.", "radite 08.00 - 16.00", "at 10:00 01.05.2024 14:00",
+    "call me 2024-05-01 10:30", "call me on 01-05-2024 10", "10 000 mugs",
+    "i bought a phone 01.02.2025 2 mugs", "eur", "dolar", "broj mobitela", "n° 5",
 ]  # fmt: skip
 
 
@@ -61,7 +123,7 @@ def test_rules_leave_other_numbers_alone(text: str) -> None:
 PIECES = st.sampled_from([
     "order", " ", "no", "#", "4711", "AB-12", "@", ".", "mail", "example", "+", "385", "(", ")", "-", "/",
     "€", "kn", "size", "XL", "talla", "42", "½", "š", "👟", "\u200d", "\n", "tel", "broj", "pedido", "0",
-    "٣", "İ", "ſ", "K",
+    "٣", "İ", "ſ", "K", "\u00a0", "\u2011", "z", "\u030c", "narud", "ba", "is", "n°", "000", "01.05.",
 ])  # fmt: skip
 
 
@@ -93,11 +155,22 @@ def test_masking_reads_well() -> None:
     """Placeholders say what stood there; amounts and sizes stay."""
     text = "order 4711, ana@mail.example, +385 91 234 5678, card 4111 1111 1111 1111, 20 €, size 42"
     assert mask(text) == "order <order_number>, <email>, <phone>, card <number>, 20 €, size 42"
+    text = "order #471, pedido n° 4711, compra de 100€, 01.05.2024 10:30, 091\u2011234\u20115678, 10 000 €"
+    assert mask(text) == (
+        "order #<order_number>, pedido n° <order_number>, compra de 100€, <number>:30, <phone>, 10 000 €"
+    )
+    text = "narudz\u030cba #471, račun 1200 kn, broj telefona 2345678, 4111\u00a01111\u20111111\u00a01111"
+    assert (
+        mask(text)
+        == "narudz\u030cba #<order_number>, račun 1200 kn, broj telefona <phone>, <number>"
+    )
 
 
 EVIL = [
     "a@", "a.", "1 ", "+1", "order ", "order no ", "€", "1.", "#", "#123 ", "a@a.", "-", "size ", "(",
     "x", "AB-", "0", "tel a", "tel ", "no:", ": ", "1-1", "1,1", "a@b.cc ", "5 € ", "size m ",
+    "1 000 ", "1 000", "01.05.", "01.05. - ", "1.1.20 ", "order is ", "order is no ", "broj narudzbe ",
+    "n.º ", "z\u030c", "numero de la ", "0\u00a0", "order #",
 ]  # fmt: skip
 
 
