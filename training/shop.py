@@ -43,7 +43,8 @@ _BEGINS = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _SHORTEST_NAME = 3
 """Letters and spaces; "Q7" is a number, no name."""
 UNLIKELY = 0.5
-"""A stock negative that the shop's own n-gram model takes for an intent with more than this is left out."""
+"""A stock negative that the shop's own n-gram model takes for an intent with more than this is left out,
+unless that would leave out more than half of them."""
 
 
 def called(examples: Sequence[Example]) -> list[Example]:
@@ -64,7 +65,9 @@ def stock_negatives(
         [e.text for e in inside], [labels.index(e.intent) for e in inside], len(labels)
     )
     likely = np.exp(score_all(model, [e.text for e in stock])[0]).max(axis=1)
-    return [e for e, p in zip(stock, likely, strict=True) if p < UNLIKELY][:NEGATIVES]
+    # Of two intents one always has a half or more, of a few often: then the less likely half is kept.
+    limit = max(UNLIKELY, float(np.median(likely)))
+    return [e for e, p in zip(stock, likely, strict=True) if p <= limit][:NEGATIVES]
 
 
 class Shop:

@@ -52,11 +52,12 @@ THINGS = [
 ]
 
 
-def write_csv(path: Path, things: list[str]) -> Path:
+def write_csv(path: Path, things: list[str], wishes: dict[str, str] = WISHES) -> Path:
+    path.parent.mkdir(exist_ok=True)
     with path.open("w", newline="") as stream:
         rows = csv.writer(stream)
         rows.writerow(["text", "intent"])
-        rows.writerows([text.format(t), intent] for intent, text in WISHES.items() for t in things)
+        rows.writerows([text.format(t), intent] for intent, text in wishes.items() for t in things)
     return path
 
 
@@ -88,13 +89,20 @@ def recipe_for(root: Path, **tuning: object) -> Recipe:
     return replace(recipe, tuning=replace(recipe.tuning, **knobs | tuning))
 
 
-def prepare(run: Run, root: Path, recipe: Recipe) -> tuple[str, ...]:
+def prepare(
+    run: Run,
+    root: Path,
+    recipe: Recipe,
+    train: str = "train.csv",
+    test: str = "test.csv",
+    name: str = "my-shop",
+) -> tuple[str, ...]:
     return steps.prepare(
         run,
-        train=root / "train.csv",
+        train=root / train,
         dev=None,
-        tests=[root / "test.csv"],
-        name="my-shop",
+        tests=[root / test],
+        name=name,
         store=root / "store",
         languages=("en",),
         recipe=recipe,
@@ -282,6 +290,18 @@ def test_a_name_that_cannot_be_served_is_refused_at_once(shop_files: Path, tmp_p
             recipe=recipe_for(shop_files),
             progress=silent,
         )
+
+
+def test_two_intents_are_enough(shop_files: Path, tmp_path: Path):
+    """They get their stock of negatives, and a version that can be served."""
+    two = {intent: WISHES[intent] for intent in ("returns", "stock")}
+    write_csv(shop_files / "two.csv", THINGS[:9], two)
+    write_csv(shop_files / "two-test.csv", THINGS[9:], two)
+    run = Run(tmp_path / "run")
+    recipe = replace(recipe_for(shop_files), tune="never")
+    prepare(run, shop_files, recipe, "two.csv", "two-test.csv", "two")
+    assert len((run / "prepare" / "negatives.jsonl").read_text().splitlines()) == shop.NEGATIVES
+    assert set(steps.fit(run, 1, silent).manifest.intents) == {*two, "out_of_scope"}
 
 
 @pytest.mark.filterwarnings("ignore:Merge lora module to 4-bit:UserWarning")

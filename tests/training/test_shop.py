@@ -14,7 +14,7 @@ pytest.importorskip("torch")
 
 from app.domain import OUT_OF_SCOPE  # noqa: E402  # torch may be missing
 from training import shop as shops  # noqa: E402
-from training.examples import Example  # noqa: E402
+from training.examples import Example, labels_of  # noqa: E402
 from training.recipe import read_recipe  # noqa: E402
 
 LABELS = ("gift", "stock", OUT_OF_SCOPE)
@@ -60,3 +60,25 @@ def test_a_head_alone_learns_what_intents_are_called(tmp_path: Path):
     Noting().tuned(ROWS[4:] + STOCK, tmp_path, "tune")
     assert "stock" in seen
     assert "gift" not in seen
+
+
+@pytest.mark.parametrize("rows", [(12, 12), (12, 3), (12, 12, 12)])
+def test_every_shop_gets_its_stock_of_negatives(rows: tuple[int, ...]):
+    """Two intents too, of which one is always taken to be likely; without what reads like an intent."""
+    things = [*("shoes", "a lamp", "the red scarf", "my jacket", "two mugs", "this chair")]
+    things += [*("a kettle", "gloves", "the phone", "a tent", "socks", "the big sofa")]
+    wishes = ("send {} back, it does not fit", "when will {} come to my door", "sing {} to me")
+    examples = [
+        Example(wish.format(thing), wish.split()[0])
+        for wish, count in zip(wishes, rows, strict=False)
+        for thing in things[:count]
+    ]
+    stock = shops.stock_negatives(examples, labels_of(examples), ("en",), 20)
+    assert len(stock) == shops.NEGATIVES
+    asked = shops.stock_negatives(
+        [*examples, *(replace(e, intent="chat") for e in stock[:20])],
+        (*labels_of(examples), "chat"),
+        ("en",),
+        20,
+    )
+    assert not {e.text for e in asked} & {e.text for e in stock[:20]}
