@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ from training.examples import Example
 MAX_ROWS = 100_000
 MAX_CHARACTERS = 2_000
 _FEW = 5
+_TOO_MANY = "\n"
+"""Where the reader puts the fields of a row that the header does not name. No column is called so."""
 
 
 class BadTrainingFile(InputError):
@@ -97,7 +100,16 @@ def _rows(path: Path) -> list[tuple[int, str, str]]:
             f"{path.name}: line {line} is not UTF-8: save the file as 'CSV UTF-8' and try again"
         ) from error
     csv.field_size_limit(1 << 20)
-    reader = csv.DictReader(content.splitlines(keepends=True), strict=True)
+    # Not `splitlines`, which ends a line at U+2028 and the like too, within a text.
+    reader = csv.DictReader(io.StringIO(content, newline=""), strict=True)
+    try:
+        return _checked_rows(path, reader)
+    except csv.Error as error:
+        # The row that cannot be read begins after the last one that could.
+        raise BadTrainingFile(f"{path.name}: line {reader.line_num + 1}: {error}") from error
+
+
+def _checked_rows(path: Path, reader: csv.DictReader[str]) -> list[tuple[int, str, str]]:
     columns = [column.strip().lower() for column in reader.fieldnames or []]
     missing = [column for column in ("text", "intent") if column not in columns]
     if missing:
@@ -106,15 +118,18 @@ def _rows(path: Path) -> list[tuple[int, str, str]]:
             f"columns text,intent (found: {', '.join(columns)[:120] or 'nothing'})"
         )
     reader.fieldnames = columns
+    reader.restkey = _TOO_MANY
     rows = []
-    try:
-        for row in reader:
-            intent = (row["intent"] or "").strip()
-            if not intent and (row["text"] or "").strip():
-                raise BadTrainingFile(f"{path.name}: line {reader.line_num} has no intent")
-            rows.append((reader.line_num, row["text"] or "", intent))
-    except csv.Error as error:
-        raise BadTrainingFile(f"{path.name}: line {reader.line_num}: {error}") from error
+    for row in reader:
+        if _TOO_MANY in row:
+            raise BadTrainingFile(
+                f"{path.name}: line {reader.line_num} has {len(columns) + len(row[_TOO_MANY])} fields, "
+                f"the header has {len(columns)}: put the text in quotes"
+            )
+        intent = (row["intent"] or "").strip()
+        if not intent and (row["text"] or "").strip():
+            raise BadTrainingFile(f"{path.name}: line {reader.line_num} has no intent")
+        rows.append((reader.line_num, row["text"] or "", intent))
     if not rows:
         raise BadTrainingFile(f"{path.name} has a header but no rows")
     return rows

@@ -29,7 +29,12 @@ def test_rows_are_read_as_shops_write_them(shop: Path):
         (b"text,intent\nhello,\n", "line 2 has no intent"),
         (b"text,intent\nhello,a\nHELLO,b\n", "lines 2 and 3 hold the same text"),
         (b"text,intent\nok,a\ncaf\xe9,b\n", "line 3 is not UTF-8"),
-        (b'text,intent\n"open,a\n', "line"),
+        (b'text,intent\nhi,a\n"open,a\nhello,b\n', "line 3: unexpected end"),
+        (
+            b"text,intent\nhi,a\nhello, where is it,b\n",
+            "line 3 has 3 fields, the header has 2: put the text in quotes",
+        ),
+        (b"x" * (2 << 20) + b",intent\nhi,a\n", "line 1: field larger"),
     ],
 )
 def test_a_bad_file_is_told_where_it_is_bad(shop: Path, content: bytes, said: str):
@@ -37,6 +42,18 @@ def test_a_bad_file_is_told_where_it_is_bad(shop: Path, content: bytes, said: st
     shop.write_bytes(content)
     with pytest.raises(BadTrainingFile, match=said):
         read_shop_csv(shop)
+
+
+@pytest.mark.parametrize("mark", ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c", "\r", "\r\n"])
+def test_a_text_goes_on_after_what_looks_like_a_line_break(shop: Path, mark: str):
+    """Only a line's own end cuts rows, and within quotes not even that."""
+    text = f'"send it{mark}back"' if "\r" in mark else f"send it{mark}back"
+    shop.write_bytes(f"intent,text\nstatus,where\nreturns,{text}\n".encode())
+    found = read_shop_csv(shop).examples
+    assert [(row.text, row.intent) for row in found] == [
+        ("where", "status"),
+        ("send it back", "returns"),
+    ]
 
 
 def test_a_missing_file_is_an_input_error(shop: Path):
