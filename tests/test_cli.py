@@ -76,7 +76,8 @@ def test_models_are_listed_verified_and_activated(shopintent, fake_store: Path) 
     back = shopintent("models", "rollback", "storefront")
     assert json.loads(back.stdout) == {"name": "storefront", "version": "2", "active": True}
     assert shopintent("models", "activate", "storefront", "latest").exit_code == 0
-    assert not (fake_store / "storefront" / "active").exists()
+    listed = json.loads(shopintent("models", "list").stdout)
+    assert [(row["version"], row["active"]) for row in listed] == [("1", False), ("2", True)]
 
 
 def test_list_shows_a_broken_version_too(shopintent, fake_store: Path) -> None:

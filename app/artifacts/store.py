@@ -1,8 +1,9 @@
 """The model store: names and versions on disk, and which version is active.
 
 ``<store>/<name>/<version>/`` holds an artifact. A version is a whole number; the highest one is active
-unless the file ``<store>/<name>/active`` names another. Its first line is the version to serve; the
-lines below are those that were served before, for going back.
+unless the file ``<store>/<name>/active`` names another. Its first line is the version to serve, or
+``latest``; the lines below are those that were served before, for going back. Below ``latest`` the
+first is the version that was the highest when it was written.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from app.artifacts.signature import read_signing_key, verify_signature
 from app.errors import FileDamaged, ManifestInvalid, UnknownModel, WeightsNotBuilt
 
 ACTIVE = "active"
+LATEST = "latest"
 WEIGHTS = "weights"
 BUILD = "build.json"
 _REMEMBERED = 16
@@ -148,6 +150,8 @@ class Store:
         if pointed is None:
             return versions[-1]
         chosen = pointed[0] if pointed else ""
+        if chosen == LATEST:
+            return versions[-1]
         if chosen not in versions:
             raise ManifestInvalid(
                 f"{name}/{ACTIVE} names version {chosen[:16]!r}, which is not there"
@@ -161,11 +165,21 @@ class Store:
         """
         versions = self.versions(name)
         active = self.active_version(name)
-        before = [v for v in (self._pointed(name) or ())[1:] if v in versions and v != active]
+        before = [v for v in self._served(name)[1:] if v in versions and v != active]
         lower = [version for version in versions if int(version) < int(active)]
         if not before and not lower:
             raise UnknownModel(f"there is no version of {name!r} before {active}")
         return before[0] if before else lower[-1]
+
+    def _served(self, name: str) -> list[str]:
+        """The active version and those served before it, the last first."""
+        pointed = self._pointed(name) or [LATEST]
+        if pointed[0] != LATEST:
+            return pointed
+        known = [version for version in pointed[1:] if _VERSION.fullmatch(version)]
+        newest = int(known[0]) if known else 0
+        # Nobody writes down which versions were followed since: all that came.
+        return [*(v for v in reversed(self.versions(name)) if int(v) > newest), *known]
 
     def _pointed(self, name: str) -> list[str] | None:
         pointer = self.root / name / ACTIVE
@@ -191,7 +205,7 @@ class Store:
     def activate(self, name: str, version: str) -> Artifact:
         """Make a verified version the active one; atomic."""
         artifact = self.resolve(name, version)
-        before = self._pointed(name) or [self.versions(name)[-1]]
+        before = self._served(name)
         self._point(name, [version, *(v for v in before if v != version)])
         return artifact
 
@@ -199,14 +213,16 @@ class Store:
         """Go back to a verified version, by default :meth:`previous_version`; forget those after it."""
         version = to or self.previous_version(name)
         artifact = self.resolve(name, version)
-        before = self._pointed(name) or []
+        before = self._served(name)
         self._point(name, before[before.index(version) :] if version in before else [version])
         return artifact
 
     def follow_latest(self, name: str) -> str:
         """Let the highest version be active, now and when higher ones come; returns it."""
         latest = self.versions(name)[-1]
-        (self.root / name / ACTIVE).unlink(missing_ok=True)
+        if self._pointed(name) is not None:
+            before = self._served(name)
+            self._point(name, [LATEST, latest, *(v for v in before if v != latest)])
         return latest
 
     def _point(self, name: str, versions: list[str]) -> None:

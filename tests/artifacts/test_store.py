@@ -54,7 +54,7 @@ def test_only_whole_versions_can_be_activated(store: Store):
     assert store.active_version("storefront") == "10"
 
 
-@pytest.mark.parametrize("pointer", ["7", "", "../another/1", "1 2"])
+@pytest.mark.parametrize("pointer", ["7", "", "../another/1", "1 2", "latest 1"])
 def test_a_pointer_to_nothing_is_an_error(store: Store, pointer: str):
     """Never silently another version than the operator asked for."""
     (store.root / "storefront" / ACTIVE).write_text(pointer)
@@ -166,9 +166,33 @@ def test_nothing_to_go_back_to(store: Store):
 
 
 def test_follow_the_latest(store: Store):
-    """Without a pointer the highest version is active again, and higher ones will be."""
+    """The highest version is active again, and higher ones will be; a store without a pointer does so."""
+    assert store.follow_latest("storefront") == "10"
+    assert not (store.root / "storefront" / ACTIVE).exists()
     store.activate("storefront", "1")
     assert store.follow_latest("storefront") == "10"
     assert store.active_version("storefront") == "10"
     write_fake_artifact(store.root, version="11")
     assert store.active_version("storefront") == "11"
+
+
+def test_following_the_latest_forgets_nothing(store: Store):
+    """A version that was gone back from is not gone back to, neither with the next one nor with one after."""
+    assert store.roll_back("storefront", "2").manifest.version == "2"  # 10 is bad
+    write_fake_artifact(store.root, version="11")
+    assert store.follow_latest("storefront") == "11"
+    assert store.follow_latest("storefront") == "11"
+    assert (store.root / "storefront" / ACTIVE).read_text() == "latest\n11\n2\n1\n"
+    for version in ("12", "13"):  # served too, as they came
+        write_fake_artifact(store.root, version=version)
+    gone_back = [store.roll_back("storefront").manifest.version for _ in range(4)]
+    assert gone_back == ["12", "11", "2", "1"]
+
+
+def test_a_version_chosen_after_the_latest_remembers_it(store: Store):
+    """Going back from it ends where it began."""
+    store.activate("storefront", "1")
+    store.follow_latest("storefront")
+    store.activate("storefront", "2")
+    assert store.roll_back("storefront").manifest.version == "10"
+    assert store.roll_back("storefront").manifest.version == "1"
