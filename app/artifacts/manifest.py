@@ -11,8 +11,10 @@ import hashlib
 import json
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal
+from uuid import uuid4
 
 from pydantic import (
     BaseModel,
@@ -271,13 +273,20 @@ def write_manifest(directory: Path, manifest: Manifest) -> None:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """A reader sees the old file or the new one, never a part of it, also after a power cut."""
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-    partial.replace(path)
+    """A reader sees the old file or the new one, never a part of it, also after a power cut.
+
+    Of several writers at once the last one's file stands: each has a partial file of its own.
+    """
+    partial = path.with_name(f"{path.name}.{uuid4().hex}.partial")
+    try:
+        with partial.open("xb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        partial.replace(path)
+    finally:
+        with suppress(OSError):  # there is none after a write that went well
+            partial.unlink()
 
 
 def read_manifest(directory: Path) -> Manifest:

@@ -96,7 +96,7 @@ def test_without_waiting_the_answer_is_202(run: Callable[..., Running], fake_sto
 def test_read_only_store_is_served_from_all_the_same(two: Running, fake_store: Path) -> None:
     """The version is live, and the answer says that a restart will not know."""
     (fake_store / "storefront/active").unlink()
-    (fake_store / "storefront/active.partial").mkdir()  # even root cannot open that as a file
+    (fake_store / "storefront/active").mkdir()  # even root cannot put a file there
     answer = post(two, "activate", version="2").json()
     assert (answer["version"], answer["change"]["kept"]) == ("2", False)
     assert version(two) == "2"

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -92,6 +93,34 @@ def test_atomic_writes_leave_no_partial_file(tmp_path: Path):
     write_atomically(path, b"old")
     write_atomically(path, b"new")
     assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("file", b"new")]
+
+
+def test_a_failed_write_leaves_the_old_file_alone(tmp_path: Path):
+    """And no rest beside it."""
+    path = tmp_path / "file"
+    path.mkdir()
+    with pytest.raises(OSError, match="directory"):
+        write_atomically(path, b"new")
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_writers_at_once_do_not_meet(tmp_path: Path):
+    """Each write ends well, and readers see one content or the other, whole."""
+    path = tmp_path / "active"
+    contents = {b"1\n" * 100, b"2\n" * 50}
+    write_atomically(path, b"1\n" * 100)
+
+    def write(content: bytes) -> set[bytes]:
+        seen = set()
+        for _ in range(200):
+            write_atomically(path, content)
+            seen.add(path.read_bytes())
+        return seen
+
+    with ThreadPoolExecutor(2) as writers:
+        seen = set().union(*writers.map(write, contents))
+    assert seen <= contents
+    assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize("content", [b"", b"[1]", b"{", b"\xff"])
