@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ from app.errors import ShopintentError
 
 ROW = "row"
 """The column that says which row of the input it was, counted from 0."""
+_HALF = re.compile("[\ud800-\udfff]")
+"""Of a character beyond U+FFFF, as JSON escapes it: of use only beside the other half."""
 
 
 class InputUnusable(ShopintentError):
@@ -34,7 +37,7 @@ class Columns:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Some rows in order. A text is None where the row has none, or is no JSON.
+    """Some rows in order. A text is None where the row has none, is no JSON or no UTF-8.
 
     ``kept`` has the row numbers, then the columns to keep.
     """
@@ -68,7 +71,8 @@ def open_source(path: Path, columns: Columns, part_rows: int) -> Source:
 class JsonLinesSource:
     """One JSON object a line; empty lines do not count. Kept fields become strings.
 
-    A field that is no string is kept as its JSON text: its type may differ from line to line.
+    A field that is no string is kept as its JSON text: its type may differ from line to line. Halves of
+    characters, which JSON can write and no column hold, become U+FFFD.
     """
 
     def __init__(self, path: Path, columns: Columns, part_rows: int) -> None:
@@ -146,7 +150,8 @@ class ParquetSource:
         kept = {name: table.column(name) for name in self._columns.keep}
         texts = pc.cast(table.column(self._columns.text), pa.string())
         return Part(
-            texts.to_pylist(),
+            # Not all that writes Parquet looks whether a text is UTF-8.
+            [_decoded(text) for text in pc.cast(texts, pa.binary()).to_pylist()],
             pa.table({ROW: pa.array(range(first, first + count), pa.int64()), **kept}),
         )
 
@@ -166,12 +171,20 @@ class ParquetSource:
 def _object(line: bytes) -> dict[str, Any]:
     try:
         found = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):  # no JSON, or nested too deeply
         return {}
     return found if isinstance(found, dict) else {}
 
 
+def _decoded(text: bytes | None) -> str | None:
+    try:
+        return None if text is None else text.decode()
+    except UnicodeDecodeError:
+        return None
+
+
 def _as_string(value: object) -> str | None:
-    if value is None or isinstance(value, str):
-        return value
-    return json.dumps(value, ensure_ascii=False)
+    if value is None:
+        return None
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return _HALF.sub("\ufffd", text)

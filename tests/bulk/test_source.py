@@ -31,7 +31,14 @@ def test_lines_come_in_order(tmp_path: Path, part_rows: int, last: str) -> None:
     assert texts(source, part_rows) == said
 
 
-@pytest.mark.parametrize("line", ["not json", "[]", "5", "{}", '{"text": 5}', '{"text": null}'])
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("not json", "[]", "5", "{}", '{"text": 5}', '{"text": null}'),
+        *("[" * 100_000, '{"text": ' + "[" * 100_000),
+    ],
+    ids=lambda line: line[:20],
+)
 def test_line_without_text_is_a_row_without_text(tmp_path: Path, line: str) -> None:
     """One bad line in a million stops nothing, and shifts no other."""
     path = tmp_path / "in.jsonl"
@@ -52,6 +59,18 @@ def test_kept_fields_of_lines_are_strings(tmp_path: Path) -> None:
     path.write_text('{"text": "a", "id": 7}\n{"text": "a", "id": "x"}\n{"text": "a"}\n')
     kept = open_source(path, KEEP, 10).part(0).kept
     assert kept.to_pydict() == {"row": [0, 1, 2], "id": ["7", "x", None]}
+
+
+def test_half_a_character_is_kept_as_a_replaced_one(tmp_path: Path) -> None:
+    """A message that was cut inside an emoji, or inside a field that is kept as JSON; whole ones stay."""
+    path = tmp_path / "in.jsonl"
+    path.write_text(
+        '{"text": "love it \\ud83d", "id": "love it \\ud83d"}\n'
+        '{"text": "b", "id": ["\\ude00", "\\ud83d\\ude00"]}\n'
+    )
+    part = open_source(path, KEEP, 10).part(0)
+    assert part.kept["id"].to_pylist() == ["love it \ufffd", '["\ufffd", "😀"]']
+    assert part.texts[1] == "b"
 
 
 @pytest.mark.parametrize("part_rows", [1, 3, 4, 7, 100])
@@ -78,6 +97,18 @@ def test_parquet_null_is_a_row_without_text(tmp_path: Path) -> None:
     path = tmp_path / "in.parquet"
     pq.write_table(pa.table({"text": ["a", None]}), path)
     assert texts(open_source(path, Columns(), 10), 10) == ["a", None]
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), "dictionary"])
+def test_parquet_text_that_is_no_utf8_is_a_row_without_text(tmp_path: Path, kind: object) -> None:
+    """Some writers do not look; the rows beside it have their texts."""
+    path = tmp_path / "in.parquet"
+    large = kind == pa.large_string()
+    raw = pa.array([b"a", b"caf\xe9", None], pa.large_binary() if large else pa.binary())
+    column = raw.view(pa.large_string() if large else pa.string())
+    column = column.dictionary_encode() if kind == "dictionary" else column
+    pq.write_table(pa.table({"text": column}), path)
+    assert texts(open_source(path, Columns(), 10), 10) == ["a", None, None]
 
 
 @pytest.mark.parametrize(
