@@ -40,6 +40,8 @@ class StepRecord:
     """What a finished step says of itself."""
 
     key: str
+    made_from: Mapping[str, str]
+    """The keys that the steps before it had."""
     seconds: float
     peak_mb: float
     """Greatest resident memory of the process during the step, in 10**6 bytes."""
@@ -60,10 +62,9 @@ class Run:
     def key(self, step: str, own: object = None) -> str:
         """Digest of a step's knobs and of all that it is made from.
 
-        Raises :class:`app.errors.InputError` when a step before it is not done.
+        Raises :class:`app.errors.InputError` when a step before it is not done, or has to be done again.
         """
-        before = {name: self.require(name).key for name in _BEFORE[step]}
-        content = json.dumps([step, own, before], sort_keys=True, default=str)
+        content = json.dumps([step, own, self._before(step)], sort_keys=True, default=str)
         return hashlib.sha256(content.encode()).hexdigest()
 
     def record(self, step: str) -> StepRecord | None:
@@ -76,15 +77,22 @@ class Run:
             return None  # written by another version: the step is done again
 
     def require(self, step: str) -> StepRecord:
-        """The record of a finished step. Raises :class:`app.errors.InputError` without one."""
+        """The record of a finished step.
+
+        Raises :class:`app.errors.InputError` without one, and where a step before it has been done anew since.
+        """
         found = self.record(step)
-        if found is None:
-            command = "tune" if step == "rehearse" else step
-            raise InputError(
-                f"{self.directory}: nothing to go on from: first run "
-                f"`python -m training {command} --run {self.directory}`"
-            )
-        return found
+        if found is not None and found.made_from == self._before(step):
+            return found
+        command = "tune" if step == "rehearse" else step
+        why = "nothing to go on from" if found is None else f"what `{command}` left is out of date"
+        raise InputError(
+            f"{self.directory}: {why}: first run `python -m training {command} --run {self.directory}`"
+        )
+
+    def _before(self, step: str) -> dict[str, str]:
+        """Keys of the steps that a step is made from; all of them must be done and up to date."""
+        return {name: self.require(name).key for name in _BEFORE[step]}
 
     def records(self) -> dict[str, StepRecord]:
         """All finished steps, in the order of the recipe."""
@@ -102,12 +110,13 @@ class Run:
         path = self / RECORDS / f"{step}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.unlink(missing_ok=True)
+        before = self._before(step)
         gc.collect()  # models refer to themselves: the last step's would count here
         _reset_peak(device)
         began = time.monotonic()
         yield
         seconds = round(time.monotonic() - began, 2)
-        record = StepRecord(key, seconds, _peak_mb(), device, _device_peak_mb(device))
+        record = StepRecord(key, before, seconds, _peak_mb(), device, _device_peak_mb(device))
         write_atomically(path, json.dumps(asdict(record), indent=1).encode() + b"\n")
 
     def read(self, name: str) -> Any:

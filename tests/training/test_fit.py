@@ -216,6 +216,8 @@ def test_another_quantisation_redoes_only_what_stands_on_it(
     steps.quantise(run, 1, silent, "Q8_0")
     assert run.require("tune") == tuned
     assert (run / "artifact" / "weights" / "model-q8_0.gguf").is_file()
+    with pytest.raises(InputError, match="training evaluate"):
+        steps.publish(run, 1, silent)  # the report would be that of the weights before
     steps.evaluate(run, 1, silent)
     compared = json.loads((run / "evaluation" / "comparison.json").read_text())
     assert compared["mean_cosine"] > 0.999

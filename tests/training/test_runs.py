@@ -57,6 +57,28 @@ def test_a_step_without_the_one_before_says_what_to_run(tmp_path: Path):
         run.key("calibrate")  # what it needs is the rehearsal, which `tune` makes
 
 
+def test_a_stale_step_is_refused_with_the_first_to_run(tmp_path: Path):
+    """However far back it is; once all are done again in order, nothing is in the way."""
+    run = Run(tmp_path)
+    order = ("prepare", "rehearse", "tune", "merge", "quantise", "calibrate", "evaluate")
+    for step in order:
+        do(run, step)
+    do(run, "quantise", "Q8_0")
+    with pytest.raises(InputError, match=r"out of date: first run `python -m training evaluate"):
+        run.key("publish")
+    do(run, "evaluate")
+    assert run.key("publish")
+    do(run, "prepare", "other rows")
+    with pytest.raises(InputError, match="training tune"):
+        run.key("evaluate")
+    do(run, "tune")
+    with pytest.raises(InputError, match="training merge"):
+        run.key("evaluate")
+    for step in order[1:]:
+        do(run, step)
+    assert run.key("publish")
+
+
 def test_a_damaged_record_is_none(tmp_path: Path):
     """A file of another version, or none at all, is a step that has not been done."""
     run = Run(tmp_path)
