@@ -14,6 +14,7 @@ import random
 import re
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,14 +22,14 @@ import torch
 
 from app.artifacts.base_package import Progress
 from app.artifacts.manifest import Label, sha256_of
-from app.artifacts.store import Artifact, Store
+from app.artifacts.store import Artifact
 from app.backends.base import BackendOptions
 from app.backends.factory import open_backend
 from app.classification.classifier import Classifier
 from app.classification.head import Head
 from app.classification.model_files import read_model, write_model
 from app.domain import OUT_OF_SCOPE
-from app.errors import ArtifactError, InputError
+from app.errors import InputError
 from training.adapter_files import Adapter
 from training.backbones import STOREFRONT, Backbone, find_backbone, upper_third
 from training.bases import load_decoder
@@ -44,11 +45,11 @@ from training.run_files import (
     ARTIFACT,
     FINAL,
     MERGED,
-    PUBLISHED,
     REHEARSAL,
     SPEC,
     Spec,
     calibrated,
+    published,
     read_evaluation,
     read_rows,
     read_spec,
@@ -57,6 +58,7 @@ from training.run_files import (
     tuned_model,
     write_calibration,
     write_evaluation,
+    write_published,
     write_rows,
     write_staged,
     write_tests,
@@ -240,14 +242,12 @@ def evaluate(run: Run, threads: int, progress: Progress) -> None:
 
 
 def publish(run: Run, threads: int, progress: Progress) -> Artifact:
-    """The next version in the store; the same run is published once."""
+    """The next version in the store; the same run is published once, as long as the store keeps it."""
     spec = read_spec(run)
     store, key = Path(spec.store), run.key("publish", spec.name)
     if run.done("publish", key):
-        try:
-            return Store(store).resolve(spec.name, run.read(PUBLISHED)["version"])
-        except (ArtifactError, InputError):
-            pass  # it has been taken out of the store since
+        with suppress(InputError):  # it has been taken out of the store since
+            return published(run)
     with run.doing("publish", key):
         progress("publish", 0, 0)
         made = staged(run)
@@ -258,7 +258,7 @@ def publish(run: Run, threads: int, progress: Progress) -> Artifact:
         manifest = made.manifest.model_copy(update={"version": directory.name})
         making = Making(run.records(), compared, spec.recipe)
         artifact = seal(Artifact(directory, manifest), model, sets, golden, making, threads)
-        run.write(PUBLISHED, {"name": spec.name, "version": directory.name})
+        write_published(run, artifact)
     return artifact
 
 

@@ -192,12 +192,11 @@ def quantise_run(run: Path, quantisation: str | None, threads: int) -> None:
 
 def published_by(run: Path) -> tuple[str, str, Path]:
     """Name, version and store of what a run has published. Raises :class:`app.errors.InputError`."""
-    from training.run_files import PUBLISHED, read_spec
+    from training.run_files import published, read_spec
     from training.runs import Run
 
-    Run(run).require("publish")
-    found = Run(run).read(PUBLISHED)
-    return found["name"], found["version"], Path(read_spec(Run(run)).store)
+    manifest = published(Run(run)).manifest
+    return manifest.name, manifest.version, Path(read_spec(Run(run)).store)
 
 
 def build_published(store: Path, name: str, version: str | None) -> None:

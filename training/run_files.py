@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from app.artifacts.manifest import Golden, Manifest
-from app.artifacts.store import Artifact
+from app.artifacts.manifest import MANIFEST, Golden, Manifest, sha256_of
+from app.artifacts.store import Artifact, Store
 from app.classification.cascade import Cascade
 from app.classification.classifier import IntentModel
 from app.classification.decision import Calibration
-from app.errors import InputError
+from app.errors import ArtifactError, InputError, UnknownModel
 from training.evaluate import Evaluation, TestSet
 from training.examples import Example, read_labelled
 from training.measure import Comparison
@@ -25,7 +26,7 @@ from training.tuning import Tuned
 
 SPEC = "run.json"
 REHEARSAL, FINAL, MERGED, ARTIFACT = "rehearsal", "final", "merged", "artifact"
-PUBLISHED = "published.json"
+_PUBLISHED = "published.json"
 _DRAFT = "artifact/draft.json"
 _CALIBRATION = "calibration/calibration.json"
 _CASCADE = "calibration/cascade.json"
@@ -153,6 +154,35 @@ def read_evaluation(run: Run) -> tuple[list[Evaluation], tuple[Golden, ...], Com
         _read(run, _SETS, list[Evaluation]),
         _read(run, _GOLDEN, tuple[Golden, ...]),
         _read(run, _COMPARISON, Comparison),
+    )
+
+
+def write_published(run: Run, artifact: Artifact) -> None:
+    manifest = artifact.manifest
+    digest = sha256_of(artifact.directory / MANIFEST)
+    run.write(
+        _PUBLISHED,
+        {"name": manifest.name, "version": manifest.version, "manifest_sha256": digest},
+    )
+
+
+def published(run: Run) -> Artifact:
+    """The version that the run has put into the store.
+
+    Raises :class:`app.errors.InputError` where it has put none there, or the store does not hold it any
+    more: another run may have published under its number since.
+    """
+    run.require("publish")
+    spec, noted = read_spec(run), run.read(_PUBLISHED)
+    try:
+        found = Store(Path(spec.store)).resolve(noted["name"], noted["version"])
+        if sha256_of(found.directory / MANIFEST) == noted["manifest_sha256"]:
+            return found
+    except (ArtifactError, UnknownModel, KeyError, TypeError):
+        pass
+    raise InputError(
+        f"{run.directory}: what it published is not in the store any more: first run "
+        f"`python -m training publish --run {run.directory}`"
     )
 
 

@@ -79,7 +79,7 @@ class Run:
     def require(self, step: str) -> StepRecord:
         """The record of a finished step.
 
-        Raises :class:`app.errors.InputError` without one, and where a step before it has been done anew since.
+        Raises :class:`app.errors.InputError` without one, and where a step before it has changed since.
         """
         found = self.record(step)
         if found is not None and found.made_from == self._before(step):

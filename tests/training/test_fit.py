@@ -33,6 +33,7 @@ from training import fit as steps
 from training import shop
 from training.__main__ import app as commands
 from training.recipe import Recipe
+from training.run_commands import published_by
 from training.runs import Run
 
 pytestmark = [
@@ -225,6 +226,31 @@ def test_another_quantisation_redoes_only_what_stands_on_it(
     assert artifact.label == "my-shop/2"
     assert artifact.recipe().quantisation == "Q8_0"
     shutil.rmtree(artifact.directory)
+
+
+def test_a_version_that_has_gone_from_the_store_is_published_again(
+    fitted: Run, shop_files: Path, tmp_path: Path
+):
+    """Also where it was the only one; and one of another run under its number is not taken for its own."""
+    run, other = Run(tmp_path / "run"), Run(tmp_path / "other")
+    for copy in (run, other):
+        shutil.copytree(fitted.directory, copy.directory)
+    steps.quantise(other, 1, silent, "Q8_0")
+    steps.evaluate(other, 1, silent)
+    versions = shop_files / "store" / "my-shop"
+    versions.rename(tmp_path / "away")
+    try:
+        assert steps.publish(run, 1, silent).label == "my-shop/1"
+        shutil.rmtree(versions)
+        assert steps.publish(other, 1, silent).label == "my-shop/1"
+        with pytest.raises(InputError, match="training publish"):
+            published_by(run.directory)
+        assert steps.publish(run, 1, silent).label == "my-shop/2"
+        assert steps.publish(run, 1, silent).label == "my-shop/2"
+        assert published_by(run.directory)[1] == "2"
+    finally:
+        shutil.rmtree(versions, ignore_errors=True)
+        (tmp_path / "away").rename(versions)
 
 
 def test_the_steps_one_by_one_are_commands(fitted: Run, tmp_path: Path):
