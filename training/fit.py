@@ -138,7 +138,7 @@ def prepare(
         recipe=recipe,
         backbone=backbone.digest,
         train=train.name,
-        inputs={path.name: sha256_of(path) for path in [train, *([dev] if dev else []), *tests]},
+        inputs={place: sha256_of(path) for place, path in _inputs(train, dev, tests)},
     )
     key = run.key("prepare", spec.as_dict())
     if run.done("prepare", key):
@@ -153,6 +153,13 @@ def prepare(
         write_tests(run, reported)
         run.write(SPEC, spec.as_dict())
     return rows.warnings
+
+
+def _inputs(train: Path, dev: Path | None, tests: Sequence[Path]) -> list[tuple[str, Path]]:
+    """The files by what they are for and their names, which alone may be the same."""
+    given = [("train", train), *([("dev", dev)] if dev else [])]
+    given += [(f"test-{number}", path) for number, path in enumerate(tests, start=1)]
+    return [(f"{part}/{path.name}", path) for part, path in given]
 
 
 def tune(run: Run, progress: Progress) -> None:

@@ -47,7 +47,7 @@ class Spec:
     """The digest that the base's weights had."""
     train: str
     inputs: Mapping[str, str]
-    """sha256 by file name."""
+    """sha256 by what a file is for and its name, such as ``train/messages.csv``."""
 
     def as_dict(self) -> dict[str, Any]:
         return {

@@ -320,6 +320,24 @@ def test_a_name_that_cannot_be_served_is_refused_at_once(shop_files: Path, tmp_p
         )
 
 
+@pytest.mark.parametrize("changed", ["train", "test"])
+def test_files_of_one_name_are_told_apart(shop_files: Path, tmp_path: Path, changed: str):
+    """A change of either is seen when the run is prepared again."""
+    names = [f"{tmp_path.name}-{part}/messages.csv" for part in ("train", "test")]
+    train, test = (shop_files / name for name in names)
+    write_csv(train, THINGS[:8])
+    write_csv(test, THINGS[8:])
+    run = Run(tmp_path / "run")
+    prepare(run, shop_files, recipe_for(shop_files), *names)
+    before = run.require("prepare")
+    prepare(run, shop_files, recipe_for(shop_files), *names)
+    assert run.require("prepare") == before
+    write_csv(train if changed == "train" else test, THINGS)
+    prepare(run, shop_files, recipe_for(shop_files), *names)
+    rows = run / "prepare" / ("train.jsonl" if changed == "train" else "tests/1-messages.jsonl")
+    assert len(rows.read_text().splitlines()) == len(WISHES) * len(THINGS)
+
+
 def test_two_intents_are_enough(shop_files: Path, tmp_path: Path):
     """They get their stock of negatives, and a version that can be served."""
     two = {intent: WISHES[intent] for intent in ("returns", "stock")}
