@@ -161,8 +161,8 @@ def activate(
     as_json: Json = False,
 ) -> None:
     """Make a version the one to serve, once its files have been verified."""
-    with told_plainly():
-        store = _store()
+    store = _store()
+    with told_plainly(), _changed(store):
         if version == "latest":
             artifact = store.resolve(name, store.versions(name)[-1])
             store.follow_latest(name)
@@ -174,8 +174,9 @@ def activate(
 @models.command()
 def rollback(name: Name, as_json: Json = False) -> None:
     """Go back to the version that was to be served before, once its files have been verified."""
-    with told_plainly():
-        artifact = _store().roll_back(name)
+    store = _store()
+    with told_plainly(), _changed(store):
+        artifact = store.roll_back(name)
     _tell(artifact, as_json)
 
 
@@ -192,11 +193,22 @@ def sign(
     if settings.signing_key_file is None:
         screen.print("[red]INTENT_SIGNING_KEY_FILE[/] names no key", soft_wrap=True)
         raise typer.Exit(2)
-    with told_plainly():
+    store = Store(settings.store_dir)
+    with told_plainly(), _changed(store):
         key = signature.read_signing_key(settings.signing_key_file)
-        artifact = Store(settings.store_dir).resolve(name, version)
+        artifact = store.resolve(name, version)
         signature.sign(artifact.directory, key)
     screen.print(f"[green]✓[/] {artifact.label} is signed")
+
+
+@contextmanager
+def _changed(store: Store) -> Iterator[None]:
+    """End with a sentence where the store lets nobody write: it may be mounted to be read only."""
+    try:
+        yield
+    except OSError as error:
+        screen.print(f"[red]{store.root} cannot be changed[/]: {error.strerror}", soft_wrap=True)
+        raise typer.Exit(1) from None
 
 
 def _tell(artifact: Artifact, as_json: bool) -> None:

@@ -119,6 +119,25 @@ def test_signed_models_only(
     assert shopintent("classify", "where is my order").exit_code == 0
 
 
+def test_a_store_that_cannot_be_written_is_a_sentence(
+    shopintent, fake_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One line with the reason for each command that changes it."""
+    write_fake_artifact(fake_store, version="2")
+    key = tmp_path / "key"
+    key.write_text("a key of enough bytes")
+    # Even root cannot put a file where a folder is.
+    (fake_store / "storefront/active").mkdir()
+    (fake_store / "storefront/2/manifest.hmac").mkdir()
+    for command in (("activate", "storefront", "1"), ("rollback", "storefront")):
+        done = shopintent("models", *command)
+        assert (done.exit_code, done.stdout) == (1, "")
+        assert f"{fake_store} cannot be changed: Is a directory\n" == done.stderr
+    monkeypatch.setenv("INTENT_SIGNING_KEY_FILE", str(key))
+    done = shopintent("models", "sign", "storefront")
+    assert (done.exit_code, "cannot be changed" in done.stderr) == (1, True)
+
+
 def test_verify_tells_which_file_is_damaged(shopintent, fake_store: Path) -> None:
     """One changed byte is found and named."""
     head = fake_store / "storefront/1/head.safetensors"
