@@ -193,7 +193,8 @@ def _given(texts: list[str] | None) -> Iterator[tuple[str, str]]:
         for number, text in enumerate(texts, 1):
             yield f"message {number}", text
         return
-    for number, line in enumerate(sys.stdin, 1):
+    lines = (line.removeprefix("\ufeff") for line in sys.stdin)  # some editors begin a file with it
+    for number, line in enumerate(lines, 1):
         if line.strip():
             yield f"line {number}", _text_of(number, line)
 

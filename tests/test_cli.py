@@ -43,6 +43,14 @@ def test_classify_reads_lines_and_jsonl(shopintent) -> None:
     assert intents == ["order_status", "payment_methods"] * 10
 
 
+def test_classify_reads_past_a_byte_order_mark(shopintent) -> None:
+    """A file saved on Windows: its first line is an object too, or plain."""
+    for first in ('{"text": "where is my order"}', "where is my order"):
+        done = shopintent("classify", stdin=f"\ufeff{first}\ncan i pay with paypal\n")
+        rows = [json.loads(line) for line in done.stdout.splitlines()]
+        assert [row["text"] for row in rows] == ["where is my order", "can i pay with paypal"]
+
+
 def test_classify_names_the_bad_line(shopintent) -> None:
     """A line that is no message ends the run with its number, and without a traceback."""
     deep = '{"text": ' + "[" * 100_000
