@@ -177,7 +177,7 @@ def test_follow_the_latest(store: Store):
 
 
 def test_following_the_latest_forgets_nothing(store: Store):
-    """A version that was gone back from is not gone back to, neither with the next one nor with one after."""
+    """A version that was gone back from is not gone back to, not even some versions later."""
     assert store.roll_back("storefront", "2").manifest.version == "2"  # 10 is bad
     write_fake_artifact(store.root, version="11")
     assert store.follow_latest("storefront") == "11"

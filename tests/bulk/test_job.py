@@ -66,10 +66,12 @@ def test_every_row_has_the_answer_that_the_classifier_gives(new_job: NewJob) -> 
 
 
 def test_bad_rows_stop_nothing(new_job: NewJob, tmp_path: Path) -> None:
-    """Half an emoji in a kept message, and a line nested too deeply: the job ends, the others have answers."""
+    """Half an emoji in a kept message, and a line nested too deeply: the others have answers."""
     lines = tmp_path / "bad.jsonl"
     good = '{"text": "where is my order"}\n'
-    lines.write_text(good * 3 + '{"text": "tell me a joke \\ud83d"}\n' + "[" * 100_000 + "\n" + good)
+    lines.write_text(
+        good * 3 + '{"text": "tell me a joke \\ud83d"}\n' + "[" * 100_000 + "\n" + good
+    )
     table = done(new_job(lines, columns=Columns(keep=("text",)), part_rows=2))
     assert table["error"].to_pylist() == [None] * 4 + ["no_text", None]
     assert table["intent"][3].as_py() == "out_of_scope"
