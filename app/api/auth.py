@@ -187,6 +187,12 @@ def charge(request: Request, messages: int) -> None:
     rates.charge(request.state.bucket, messages - 1)
 
 
+def give_back(request: Request, messages: int) -> None:
+    """Undo :func:`charge` for a request that was refused: it counts as one."""
+    rates: Rates = request.state.rates
+    rates.give_back(request.state.bucket, messages - 1)
+
+
 def is_loopback(host: str) -> bool:
     """Whether an address or name is this machine's own, for certain."""
     return _is_loopback(host.strip("[]"))

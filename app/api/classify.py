@@ -12,7 +12,7 @@ from fastapi import APIRouter, Depends, Header, Request
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from app.api.auth import caller_of, charge, require_scope
+from app.api.auth import caller_of, charge, give_back, require_scope
 from app.api.hangup import decisions_unless_gone
 from app.api.openapi import problems
 from app.api.rates import weight_of
@@ -25,6 +25,7 @@ from app.api.schemas import (
     entities_in,
 )
 from app.api.state import service_of
+from app.errors import ShopintentError
 from app.serving.carts import CartAnswer, PendingCart
 from app.serving.service import Decision, Pending
 
@@ -110,9 +111,15 @@ async def decide(
     request: Request, texts: list[str], model: str | None, timeout_ms: int | None
 ) -> list[Decision]:
     """One decision a text, for the caller of ``request`` and only while it waits."""
-    charge(request, weight_of(texts))
+    # Before the work: whoever asks much at once shall not have it all taken before any of it counts.
+    messages = weight_of(texts)
+    charge(request, messages)
     deadline = timeout_ms / 1e3 if timeout_ms else None
-    pending = await service_of(request).admit(texts, model, deadline)
+    try:
+        pending = await service_of(request).admit(texts, model, deadline)
+    except ShopintentError:
+        give_back(request, messages)
+        raise
     decisions = await decisions_unless_gone(request, pending)
     trace(request, "classify", pending, decisions)
     return decisions

@@ -16,7 +16,8 @@ DESCRIPTION = """Tells a storefront what its customer wants. A message goes in; 
 intent with a calibrated probability, or an honest "out of scope". Errors are RFC 9457 problems."""
 
 _RETRY_AFTER = {
-    "description": "Seconds after which to try again, from the measured pace of the service.",
+    "description": "Seconds after which to try again, from the measured pace of the service; where a "
+    "rate is used up, exactly so many.",
     "schema": {"type": "integer", "minimum": 1},
 }
 

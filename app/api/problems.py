@@ -46,6 +46,8 @@ from app.errors import (
 MEDIA_TYPE = "application/problem+json"
 _RETRY_SECONDS = 5.0
 """For a 503 whose cause tells no time."""
+_LONGEST_ESTIMATE = 600.0
+"""The most seconds that are told of a time which is estimated; what a rate asks for is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +178,9 @@ def failure(error: ShopintentError, *, text_pointer: str = "#/text", path: str =
     headers = {}
     if kind.status in {429, 503}:
         seconds = error.retry_after if isinstance(error, OverloadError) else _RETRY_SECONDS
-        headers["Retry-After"] = str(min(600, max(1, math.ceil(seconds))))
+        if not isinstance(error, RateLimited):
+            seconds = min(_LONGEST_ESTIMATE, seconds)
+        headers["Retry-After"] = str(max(1, math.ceil(seconds)))
     errors = None
     if error.index is not None:
         if isinstance(error, CatalogInvalid):

@@ -57,6 +57,11 @@ class Rates:
         if self.per_second and messages:
             self._keep(caller, self._level(caller) - messages)
 
+    def give_back(self, caller: str, messages: int) -> None:
+        """Undo a charge for what was not done. Nobody gets more than the bucket holds."""
+        if self.per_second and messages:
+            self._keep(caller, min(self.burst, self._level(caller) + messages))
+
     def _level(self, caller: str) -> float:
         level, then = self._buckets.get(caller, (self.burst, self._clock()))
         return min(self.burst, level + (self._clock() - then) * self.per_second)

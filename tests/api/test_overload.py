@@ -107,6 +107,22 @@ def test_batch_is_admitted_whole_or_not_at_all(gated: Running, backend: GatedBac
     assert backend.batches == [["0123456789"]]
 
 
+def test_what_the_queue_refuses_is_not_paid_for(
+    run: Callable[..., Running], backend: GatedBackend
+) -> None:
+    """Its caller may come back as soon as it is told: a refused batch counts as one message."""
+    service = run(
+        backend.load, queue_tokens=60, rate_per_second=0.001, rate_burst=5.0
+    ).wait_until_ready()
+    first = hold(service, backend)
+    for _ in range(2):
+        response = service.client.post("/v1/classify/batch", json={"texts": ["e" * 20] * 50})
+        check(response, 429, "queue-full")
+    backend.open()
+    assert first.result(30).status_code == 200
+    assert service.classify("after it").status_code == 200
+
+
 def test_request_larger_than_the_bound_is_served_when_nothing_waits(
     gated: Running, backend: GatedBackend
 ) -> None:

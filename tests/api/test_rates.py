@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
+
 from app.api.keys import Scope, new_key
 from app.api.rates import Rates, weight_of
 from app.settings import Settings
@@ -49,6 +51,17 @@ def test_a_large_batch_is_served_and_paid_for() -> None:
     assert 9.5 <= refused.retry_after <= 10.0
     clock.now = 10.1
     assert rates.take("a") is None
+
+
+def test_what_was_given_back_can_be_asked_again() -> None:
+    """As if it had not been charged, and never more than the bucket holds."""
+    clock = Clock()
+    rates = Rates(per_second=1.0, burst=3.0, clock=clock)
+    assert rates.take("a") is None
+    rates.charge("a", 99)
+    clock.now = 10.0
+    rates.give_back("a", 99)
+    assert [rates.take("a") is None for _ in range(4)] == [True, True, True, False]
 
 
 def test_callers_are_forgotten_in_turn() -> None:
@@ -101,6 +114,37 @@ def test_a_long_message_is_paid_for(run: Callable[..., Running]) -> None:
     assert service.classify("where is my order " * 100).status_code == 200
     refused = service.classify("where is my order")
     assert (refused.status_code, refused.json()["type"]) == (429, "/docs#rate-limited")
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        ({"texts": ["a"] * 300}, 422),
+        ({"texts": ["a", "a" * 100_000]}, 422),
+        ({"texts": ["a"] * 200 + [" "]}, 422),
+        ({"texts": ["a"] * 200, "model": "nosuch"}, 404),
+    ],
+)
+def test_a_refused_request_counts_as_one(
+    run: Callable[..., Running], body: dict[str, object], status: int
+) -> None:
+    """A mistake locks nobody out."""
+    service = run(rate_per_second=0.001, rate_burst=3.0).wait_until_ready()
+    for _ in range(2):
+        assert service.client.post("/v1/classify/batch", json=body).status_code == status
+    assert service.classify("where is my order").status_code == 200
+    assert service.classify("where is my order").status_code == 429
+
+
+def test_the_time_to_wait_is_told_as_it_is(run: Callable[..., Running]) -> None:
+    """Of a legal request's debt too, however long it lasts."""
+    service = run(rate_per_second=0.1, rate_burst=10.0).wait_until_ready()
+    texts = ["where is my order"] * 200
+    answer = service.client.post("/v1/classify/batch", json={"texts": texts})
+    assert answer.status_code == 200
+    refused = service.classify("where is my order")
+    assert refused.status_code == 429
+    assert 1850 < int(refused.headers["retry-after"]) <= 1910
 
 
 def test_a_new_catalog_is_paid_for_once(run: Callable[..., Running], settings: Settings) -> None:
