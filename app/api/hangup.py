@@ -7,6 +7,7 @@ from collections.abc import Coroutine
 from typing import Any, Protocol, TypeVar
 
 from fastapi import Request
+from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 T = TypeVar("T")
@@ -15,8 +16,14 @@ HUNG_UP = 499
 """The status that is counted for a caller who went away before the answer; never sent."""
 
 
-class CallerGone(Exception):
-    """The caller closed the connection before the answer."""
+class CallerGone(HTTPException):
+    """The caller closed the connection before the answer.
+
+    Of the framework's kind, as it makes a 400 of any other that comes up while a body is read.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(HUNG_UP)
 
 
 class Pending(Protocol[T]):

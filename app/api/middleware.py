@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import metrics
-from app.api.hangup import HUNG_UP
+from app.api.hangup import HUNG_UP, CallerGone
 from app.api.problems import internal_error
 from app.serving.lifecycle import Lifecycle
 
@@ -84,7 +84,8 @@ class RequestContext:
 class BodyLimit:
     """Refuses a body that is too large, by its announced length or as soon as too much has come.
 
-    One that has not come whole within ``seconds`` is refused too.
+    One that has not come whole within ``seconds`` is refused too. Of a caller who hangs up before, what
+    reads the body hears as :class:`CallerGone`.
     """
 
     def __init__(self, app: ASGIApp, max_bytes: int, seconds: float = 30.0) -> None:
@@ -114,6 +115,8 @@ class BodyLimit:
                     message = await receive()
             except TimeoutError:
                 raise HTTPException(408, headers={"Connection": "close"}) from None
+            if message["type"] == "http.disconnect":
+                raise CallerGone
             whole = not message.get("more_body", False)
             received += len(message.get("body", b""))
             if received > self.max_bytes:

@@ -9,6 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import httpx
 import pytest
+import structlog
 
 from app import metrics
 from tests.api.test_problems import check
@@ -164,6 +165,47 @@ def test_work_of_a_caller_who_hung_up_is_dropped(gated: Running, backend: GatedB
     assert gated.classify("after it").status_code == 200
     assert backend.batches == [["0123456789"], ["after it"]]
     assert metrics.REGISTRY.get_sample_value("intent_requests_total", hung_up) == before + 1
+
+
+@pytest.mark.parametrize(
+    ("path", "route"),
+    [
+        ("/v1/classify", "/v1/classify"),
+        ("/v1/cart", "/v1/cart"),
+        ("/model/parse", "/model/parse"),
+        ("/v2/models/storefront/infer", "/v2/models/{name}/infer"),
+    ],
+)
+def test_a_caller_who_hangs_up_while_sending_has_made_no_mistake(
+    service: Running, path: str, route: str
+) -> None:
+    """Counted as 499 everywhere; no rejection, no failure of ours in the log."""
+
+    def requests(status: int) -> float:
+        labels = {"route": route, "status": str(status)}
+        return metrics.REGISTRY.get_sample_value("intent_requests_total", labels) or 0.0
+
+    def refused() -> float:
+        return sum(
+            sample.value
+            for family in metrics.REJECTIONS.collect()
+            for sample in family.samples
+            if sample.name.endswith("_total")
+        )
+
+    gone, rejected = requests(499), refused()
+    with (
+        structlog.testing.capture_logs() as logged,
+        socket.create_connection(("127.0.0.1", service.port)) as connection,
+    ):
+        connection.sendall(
+            f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n".encode()
+            + b'Content-Length: 100\r\n\r\n{"te'
+        )
+        connection.close()
+        wait_for(lambda: requests(499) == gone + 1)
+    assert not [line for line in logged if line["log_level"] == "error"]
+    assert refused() == rejected
 
 
 def test_waiting_messages_share_a_batch(gated: Running, backend: GatedBackend) -> None:
