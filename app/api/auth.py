@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from ipaddress import IPv6Address, ip_address
+from ipaddress import IPv6Address, ip_address, ip_network
 from pathlib import Path
 from typing import Literal, cast
 
@@ -125,7 +125,7 @@ class Guard:
         if caller not in {NOBODY, SCRAPER}:
             structlog.contextvars.bind_contextvars(client=caller.name)
             metrics.CLIENT_REQUESTS.labels(caller.name).inc()
-            bucket = caller.name if self.access.ring else _network(scope)
+            bucket = caller.name if self.access.ring else network_of(_address(scope, "client"))
             refused = self.rates.take(bucket)
             if refused is not None:
                 await failure(refused, path=scope["path"])(scope, receive, send)
@@ -230,7 +230,14 @@ def _is_local(scope: Scope) -> bool:
     return all(map(is_loopback, (name, _address(scope, "client"), _address(scope, "server"))))
 
 
-def _network(scope: Scope) -> str:
-    """The caller's address; of IPv6 the network, as one caller has a whole one."""
-    host = _address(scope, "client")
-    return ":".join(host.split(":")[:4]) if host.count(":") > 4 else host
+def network_of(host: str) -> str:
+    """The address; of IPv6 the /64, as one caller has a whole one. What is no address stays as it is."""
+    try:
+        address = ip_address(host)
+    except ValueError:  # what a trusted proxy says need not be an address
+        return host
+    if not isinstance(address, IPv6Address):
+        return host
+    if address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    return str(ip_network((int(address), 64), strict=False))

@@ -11,7 +11,7 @@ import httpx
 import pytest
 from fastapi.testclient import TestClient
 
-from app.api.auth import PUBLIC, UnsafeExposure, choose_access, is_loopback
+from app.api.auth import PUBLIC, UnsafeExposure, choose_access, is_loopback, network_of
 from app.api.keys import Scope, new_key
 from app.api.problems import MEDIA_TYPE
 from app.main import create_app
@@ -345,3 +345,20 @@ def test_without_keys_it_answers_on_loopback_only(settings: Settings) -> None:
 def test_loopback_is_known(host: str, expected: bool) -> None:
     """Only what is certainly this machine counts."""
     assert is_loopback(host) is expected
+
+
+@pytest.mark.parametrize(
+    ("hosts", "network"),
+    [
+        (("2001:db8:1:2::1", "2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::/64"),
+        (("2001:db8::1", "2001:DB8::ffff", "2001:db8:0:0:9:8:7:6"), "2001:db8::/64"),
+        (("2001:db8:0:1::1", "2001:db8::1:1:2:3:4"), "2001:db8:0:1::/64"),
+        (("2600:3c00::f03c:91ff:fe24:1", "2600:3c00::f03c:91ff:fe24:2"), "2600:3c00::/64"),
+        (("192.0.2.7", "::ffff:192.0.2.7", "::ffff:c000:207"), "192.0.2.7"),
+        (("fe80::1%eth0", "fe80::2%eth0"), "fe80::/64"),
+        (("",), ""), (("proxy.example",), "proxy.example"), (("a:b:c:d:e:f",), "a:b:c:d:e:f"),
+    ],
+)  # fmt: skip
+def test_a_network_is_one_caller(hosts: tuple[str, ...], network: str) -> None:
+    """However an address is written; and what is no address is left alone."""
+    assert {network_of(host) for host in hosts} == {network}
