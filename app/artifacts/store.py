@@ -202,11 +202,15 @@ class Store:
         verify_files(directory, manifest)
         return Artifact(directory, manifest)
 
-    def activate(self, name: str, version: str) -> Artifact:
-        """Make a verified version the active one; atomic."""
+    def activate(self, name: str, version: str, live: str | None = None) -> Artifact:
+        """Make a verified version the active one; atomic.
+
+        To go back to is ``live``, where it is known what has been served; else what was active.
+        """
         artifact = self.resolve(name, version)
-        before = self._served(name)
-        self._point(name, [version, *(v for v in before if v != version)])
+        served = [live] if live else []
+        before = self._served(name) if self._pointed(name) or not live else []
+        self._point(name, list(dict.fromkeys([version, *served, *before])))
         return artifact
 
     def roll_back(self, name: str, to: str | None = None) -> Artifact:

@@ -7,6 +7,7 @@ from functools import partial
 
 from app.artifacts.store import Store
 from app.errors import ManifestInvalid, UnknownModel
+from app.serving.live_model import State
 from app.serving.registry import Registry
 from app.serving.shadow import Shadow
 from app.serving.slot import Change
@@ -27,7 +28,8 @@ class Rollouts:
         """Serve a version, and after a restart too."""
         slot = self.registry.slot(name)
         await self._must_exist(name, version)
-        return slot.begin("activate", version, partial(self.store.activate, name, version))
+        live = slot.current.ref.version if slot.current.state is State.LIVE else None
+        return slot.begin("activate", version, partial(self.store.activate, name, version, live))
 
     async def roll_back(self, name: str) -> Change:
         """Serve the version that was live before: in this process, else by the store's memory."""

@@ -48,6 +48,19 @@ def test_activate_and_roll_back(two: Running, fake_store: Path) -> None:
     assert (fake_store / "storefront/active").read_text() == "1\n"
 
 
+def test_after_a_restart_it_goes_back_to_what_was_served(
+    run: Callable[..., Running], fake_store: Path
+) -> None:
+    """Not to a version that came into the store meanwhile and was never live."""
+    write_fake_artifact(fake_store, version="2")
+    service = run().wait_until_ready()
+    write_fake_artifact(fake_store, version="3")
+    assert post(service, "activate", version="1").json()["before"] == ["2"]
+    assert (fake_store / "storefront/active").read_text() == "1\n2\n"
+    again = run().wait_until_ready()
+    assert post(again, "rollback").json()["version"] == "2"
+
+
 def test_damaged_version_is_refused_with_the_reason(two: Running, fake_store: Path) -> None:
     """409 that names the file; the version before serves on, and stays so after a restart."""
     response = post(two, "activate", version="3")

@@ -158,6 +158,18 @@ def test_going_back_follows_what_was_served(store: Store):
     assert (store.root / "storefront" / ACTIVE).read_text() == "10\n"
 
 
+def test_going_back_leads_to_what_was_live(store: Store):
+    """Not to a higher version that was copied in and never served."""
+    store.activate("storefront", "1", live="2")
+    assert store.previous_version("storefront") == "2"
+    (store.root / "storefront" / ACTIVE).write_text("10\n1\n")
+    store.activate("storefront", "2", live="1")
+    assert (store.root / "storefront" / ACTIVE).read_text() == "2\n1\n10\n"
+    (store.root / "storefront" / ACTIVE).unlink()
+    store.activate("storefront", "2", live="2")
+    assert store.previous_version("storefront") == "1"
+
+
 def test_nothing_to_go_back_to(store: Store):
     """The lowest version, served from the start, has none before it."""
     (store.root / "storefront" / ACTIVE).write_text("1\n")
