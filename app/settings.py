@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -11,6 +12,9 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.artifacts.manifest import Name
 from app.classification.cascade import Stages
+
+_ORIGIN = re.compile(r"(https?)://([a-z0-9._-]+|\[[0-9a-f:.]+\])(?::([0-9]{1,5}))?")
+_DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 class Settings(BaseSettings):
@@ -32,7 +36,7 @@ class Settings(BaseSettings):
     cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
     """Origins whose pages may ask, comma-separated, for example ``https://shop.example``."""
     trusted_proxies: Annotated[tuple[str, ...], NoDecode] = ()
-    """Addresses whose ``X-Forwarded-For`` tells who asks, comma-separated."""
+    """Addresses and networks whose ``X-Forwarded-For`` tells who asks, comma-separated; ``*``: all."""
     rate_per_second: float = Field(0.0, ge=0)
     """Messages that one key, or without keys one address, may send on average; 0 sets no limit."""
     rate_burst: float = Field(60.0, ge=1)
@@ -112,10 +116,12 @@ class Settings(BaseSettings):
     @field_validator("cors_origins")
     @classmethod
     def _are_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for origin in value:
-            if origin != "*" and not re.fullmatch(r"https?://[^/\s?#@*]+", origin):
-                raise ValueError("an origin is a scheme and a host, without a path; or * for all")
-        return value
+        return tuple(dict.fromkeys(origin if origin == "*" else _origin(origin) for origin in value))
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _are_addresses(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return value if value == ("*",) else tuple(map(_proxy, value))
 
     @field_validator(
         "backend",
@@ -129,3 +135,27 @@ class Settings(BaseSettings):
     @classmethod
     def _empty_is_unset(cls, value: object) -> object:
         return None if value == "" else value
+
+
+def _origin(given: str) -> str:
+    """As browsers write it: in small letters, without the scheme's own port."""
+    found = _ORIGIN.fullmatch(given.lower())
+    if found is None or int(found[3] or 0) > 65535:
+        raise ValueError(
+            f"{given!r}: an origin is a scheme and a host, without a path, other letters than a to z "
+            "written as xn--; or * for all"
+        )
+    scheme, host, port = found.groups()
+    if port is None or int(port) == _DEFAULT_PORTS[scheme]:
+        return f"{scheme}://{host}"
+    return f"{scheme}://{host}:{int(port)}"
+
+
+def _proxy(given: str) -> str:
+    """An address, or a network without the bits of a host, as the server compares them."""
+    try:
+        return str(ip_network(given, strict=False) if "/" in given else ip_address(given))
+    except ValueError:
+        raise ValueError(
+            f"{given!r}: a proxy is an IP address or a network such as 10.0.0.0/24; or * alone, for all"
+        ) from None

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
+from uvicorn.middleware.proxy_headers import _TrustedHosts
 
 from app.settings import Settings
 
@@ -50,6 +52,33 @@ def test_nonsense_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, value: 
     """A wrong value stops the start instead of being guessed at."""
     monkeypatch.setenv(f"INTENT_{name}", value)
     with pytest.raises(ValidationError):
+        Settings()
+
+
+def test_proxies_are_addresses_and_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Written as the server compares them: a host's bits would keep a network from ever matching."""
+    monkeypatch.setenv(
+        "INTENT_TRUSTED_PROXIES", "10.0.0.5/24, 192.0.2.7,2001:DB8:0::1,2001:db8::1/32"
+    )
+    proxies = ("10.0.0.0/24", "192.0.2.7", "2001:db8::1", "2001:db8::/32")
+    assert Settings().trusted_proxies == proxies
+    assert "10.0.0.77" in _TrustedHosts(list(proxies))
+    monkeypatch.setenv("INTENT_TRUSTED_PROXIES", "*")
+    assert Settings().trusted_proxies == ("*",)
+
+
+@pytest.mark.parametrize(
+    "proxy",
+    ["localhost", "nginx", "not an address!", "10.0.0.0/33", "10.0.0.5/", "[::1]", "10.0.0.1:80", "/run/x"],
+)  # fmt: skip
+def test_what_is_no_proxy_is_refused(monkeypatch: pytest.MonkeyPatch, proxy: str) -> None:
+    """It would never match anything; the sentence names it. ``*`` does so beside others too."""
+    for value in (proxy, f"192.0.2.7,{proxy}"):
+        monkeypatch.setenv("INTENT_TRUSTED_PROXIES", value)
+        with pytest.raises(ValidationError, match=f"{re.escape(repr(proxy))}: a proxy is"):
+            Settings()
+    monkeypatch.setenv("INTENT_TRUSTED_PROXIES", "*,192.0.2.7")
+    with pytest.raises(ValidationError, match=r"'\*': a proxy is"):
         Settings()
 
 

@@ -49,10 +49,30 @@ def test_another_origin_may_not(shared: Running, service: Running) -> None:
 
 
 @pytest.mark.parametrize(
-    "origins", ["shop.example", "https://shop.example/", "https://a b", "ftp://x", "https://*.x"]
-)
+    "origins",
+    ["shop.example", "https://shop.example/", "https://a b", "ftp://x", "https://*.x",
+     "https://shop.example:x", "https://shop.example:65536", "https://:443", "https://dućan.example"],
+)  # fmt: skip
 def test_what_is_no_origin_is_refused(monkeypatch: pytest.MonkeyPatch, origins: str) -> None:
     """A setting that would never match anything stops the start."""
     monkeypatch.setenv("INTENT_CORS_ORIGINS", origins)
     with pytest.raises(ValueError, match="an origin is a scheme and a host"):
         Settings()
+
+
+@pytest.mark.parametrize(
+    ("given", "sent"),
+    [
+        ("https://Shop.example:443", SHOP), ("HTTPS://SHOP.EXAMPLE", SHOP),
+        ("http://shop.example:80", "http://shop.example"),
+        ("http://shop.example:443", "http://shop.example:443"),
+        ("https://shop.example:08443", "https://shop.example:8443"),
+        ("http://[::1]:5173", "http://[::1]:5173"), ("*", "*"),
+    ],
+)  # fmt: skip
+def test_origins_are_kept_as_browsers_send_them(
+    monkeypatch: pytest.MonkeyPatch, given: str, sent: str
+) -> None:
+    """Small letters, and no port that goes without saying: the two are compared as text."""
+    monkeypatch.setenv("INTENT_CORS_ORIGINS", f"{given},{given}")
+    assert Settings().cors_origins == (sent,)
