@@ -19,12 +19,13 @@ from app.api.tensors import (
     DATATYPES,
     EXAMPLE,
     INPUT,
+    InferRequest,
     Tensor,
     read_request,
     write_response,
 )
 from app.domain import OUT_OF_SCOPE, ModelRef
-from app.errors import UnknownModel
+from app.errors import InputError, UnknownModel
 from app.serving.service import Decision
 
 _JSON_LENGTH = "Inference-Header-Content-Length"
@@ -237,9 +238,7 @@ async def _infer(
         raise HTTPException(415)
     _, labels = _served(request, name, version)
     asked, texts = read_request(await request.body(), json_length)
-    limit = asked.parameters.get("timeout")  # of Triton, in microseconds
-    timeout_ms = max(1, int(limit / 1e3)) if isinstance(limit, int | float) and limit > 0 else None
-    decisions = await decide(request, texts, name, timeout_ms)
+    decisions = await decide(request, texts, name, _timeout_ms(asked))
     ref = decisions[0].model
     head = {"model_name": ref.name, "model_version": ref.version}
     if asked.id is not None:
@@ -250,6 +249,16 @@ async def _infer(
     return Response(
         body, media_type="application/octet-stream", headers={_JSON_LENGTH: str(length)}
     )
+
+
+def _timeout_ms(asked: InferRequest) -> int | None:
+    """Of Triton's parameter ``timeout``, in microseconds; 0 and less, as no number, sets none."""
+    limit = asked.parameters.get("timeout")
+    if not isinstance(limit, int | float) or limit <= 0:
+        return None
+    if not limit < 1 << 64:  # what Triton's clients can send; JSON can say infinity, and digits without end
+        raise InputError("#/parameters/timeout: microseconds in at most 64 bits")
+    return max(1, int(limit / 1e3))
 
 
 def _served(request: Request, name: str, version: str | None) -> tuple[ModelRef, tuple[str, ...]]:

@@ -173,6 +173,24 @@ def test_a_wrong_length_of_the_json_is_refused(service: Running, length: str) ->
     assert response.status_code == 422
 
 
+@pytest.mark.parametrize(
+    ("timeout", "status"),
+    [
+        ("1e999", 422), ("Infinity", 422), ("NaN", 422), ("1" + "0" * 400, 422), (str(1 << 64), 422),
+        (str((1 << 64) - 1), 200), ("0", 200), ("-1e999", 200), ('"soon"', 200),
+    ],
+)  # fmt: skip
+def test_a_timeout_beyond_all_bounds_is_422(service: Running, timeout: str, status: int) -> None:
+    """JSON has numbers that no clock has; those are the caller's mistake."""
+    content = json.dumps({"parameters": {"timeout": "?"}, "inputs": [body()]})
+    response = service.client.post(
+        "/v2/models/storefront/infer", content=content.replace('"?"', timeout)
+    )
+    assert response.status_code == status
+    if status == 422:
+        assert response.json()["detail"].startswith("#/parameters/timeout")
+
+
 @given(st.lists(st.text(max_size=20), min_size=1, max_size=8), st.binary(max_size=12))
 def test_bytes_are_read_whole_or_refused(texts: list[str], junk: bytes) -> None:
     """What was packed is what is read; anything else raises the one error."""
