@@ -236,10 +236,12 @@ async def _infer(
 ) -> Response:
     if request.headers.get("content-encoding", "identity") != "identity":
         raise HTTPException(415)
-    _, labels = _served(request, name, version)
-    asked, texts = read_request(await request.body(), json_length)
+    content = await request.body()
+    _, labels = _served(request, name, version)  # another may have become live while the body came
+    asked, texts = read_request(content, json_length)
     decisions = await decide(request, texts, name, _timeout_ms(asked))
     ref = decisions[0].model
+    _must_be(ref, version)  # or while it was taken in
     head = {"model_name": ref.name, "model_version": ref.version}
     if asked.id is not None:
         head["id"] = asked.id
@@ -265,11 +267,15 @@ def _served(request: Request, name: str, version: str | None) -> tuple[ModelRef,
     """The live model of that name and its in-scope labels. Raises :class:`UnknownModel`."""
     found = service_of(request).registry.get(name)
     manifest = found.loaded.manifest
-    if version is not None and version != found.ref.version:
-        raise UnknownModel(f"the version served here is {found.ref.version}")
+    _must_be(found.ref, version)
     return found.ref, tuple(
         label.intent for label in manifest.labels if label.intent != OUT_OF_SCOPE
     )
+
+
+def _must_be(ref: ModelRef, version: str | None) -> None:
+    if version is not None and version != ref.version:
+        raise UnknownModel(f"the version served here is {ref.version}")
 
 
 def _labels(labels: tuple[str, ...]) -> dict[str, Any]:

@@ -7,7 +7,9 @@ import json
 import struct
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 from hypothesis import given
@@ -16,7 +18,8 @@ from hypothesis import strategies as st
 from app.api.tensors import read_request
 from app.errors import InputError
 from tests.api.test_auth import ADMIN, CLASSIFY, KEYS
-from tests.conftest import Running
+from tests.conftest import PATIENCE, Running
+from tests.fake_artifact import write_fake_artifact
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # gevent's and its own, at import
@@ -189,6 +192,31 @@ def test_a_timeout_beyond_all_bounds_is_422(service: Running, timeout: str, stat
     assert response.status_code == status
     if status == 422:
         assert response.json()["detail"].startswith("#/parameters/timeout")
+
+
+def test_the_version_is_that_which_is_live_when_the_body_has_come(
+    run: Callable[..., Running], fake_store: Path
+) -> None:
+    """Who asks a version by name is never answered by another one."""
+    write_fake_artifact(fake_store, version="2")
+    (fake_store / "storefront/active").write_text("1\n")
+    service = run().wait_until_ready()
+    content = json.dumps({"inputs": [body()]}).encode()
+
+    def slowly() -> Iterator[bytes]:
+        yield content[:10]
+        activated = httpx.post(
+            f"http://127.0.0.1:{service.port}/v1/admin/models/storefront/activate",
+            json={"version": "2"},
+            timeout=PATIENCE,
+        )
+        assert activated.json()["version"] == "2"
+        yield content[10:]
+
+    path = "/v2/models/storefront/versions/1/infer"
+    response = service.client.post(path, content=slowly())
+    assert response.status_code == 404
+    assert response.json()["error"] == "the version served here is 2"
 
 
 @given(st.lists(st.text(max_size=20), min_size=1, max_size=8), st.binary(max_size=12))
