@@ -68,5 +68,8 @@ async def readyz(request: Request) -> Health:
 )
 async def metrics(request: Request) -> Response:
     """In the text format, or OpenMetrics where the scraper asks for it."""
-    encode, content_type = choose_encoder(request.headers.get("accept", ""))
+    try:
+        encode, content_type = choose_encoder(request.headers.get("accept", ""))
+    except (TypeError, ValueError):  # a version that is none, which the library does not expect
+        encode, content_type = choose_encoder("")
     return Response(encode(REGISTRY), headers={"content-type": content_type})

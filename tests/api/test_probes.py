@@ -7,6 +7,8 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from app.errors import WeightsNotBuilt
 from app.main import model_loader
 from app.serving.batcher import Loaded
@@ -92,3 +94,15 @@ def test_unforeseen_load_failure_keeps_its_words_to_itself(run: Callable[..., Ru
     wait_for(lambda: service.lifecycle.failure)
     assert "RuntimeError" in str(service.lifecycle.failure)
     assert "swordfish" not in str(service.lifecycle.failure)
+
+
+@pytest.mark.parametrize("kind", ["application/openmetrics-text", "text/plain"])
+@pytest.mark.parametrize("version", ["foo", "1.x", "\xb2", "1!9"])
+def test_metrics_of_a_version_that_is_none_are_plain(
+    service: Running, kind: str, version: str
+) -> None:
+    """A scraper that asks oddly still gets its numbers, in the format that all can read."""
+    accept = f"{kind};version={version}".encode("latin-1")
+    response = service.client.get("/metrics", headers={b"accept": accept})
+    assert response.status_code == 200
+    assert response.headers["content-type"].startswith("text/plain; version=0.0.4")
