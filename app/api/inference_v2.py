@@ -103,12 +103,14 @@ class InferResponse(BaseModel):
     outputs: list[InferredTensor]
 
 
+@router.head("/v2/health/live", include_in_schema=False)
 @router.get("/v2/health/live", operation_id="v2Live", summary="Does the process answer?")
 async def live() -> Liveness:
     """As /livez."""
     return Liveness()
 
 
+@router.head("/v2/health/ready", include_in_schema=False, response_model_exclude_none=True)
 @router.get(
     "/v2/health/ready",
     operation_id="v2Ready",

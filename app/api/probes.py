@@ -16,12 +16,14 @@ from app.metrics import REGISTRY
 router = APIRouter(tags=["operations"])
 
 
+@router.head("/livez", include_in_schema=False)
 @router.get("/livez", operation_id="livez", summary="Does the process answer?")
 async def livez() -> Health:
     """200 as long as the event loop turns, also while models load and while it drains."""
     return Health(status="ok")
 
 
+@router.head("/startupz", include_in_schema=False)
 @router.get(
     "/startupz", operation_id="startupz", summary="Has it started?", responses=problems(503)
 )
@@ -32,12 +34,14 @@ async def startupz(request: Request) -> Health:
     return Health(status="ok")
 
 
+@router.head("/health", include_in_schema=False)
 @router.get(
     "/health",
     operation_id="health",
     summary="Alias of /readyz",
     responses=problems(503),
 )
+@router.head("/readyz", include_in_schema=False)
 @router.get(
     "/readyz",
     operation_id="readyz",

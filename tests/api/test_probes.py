@@ -106,3 +106,17 @@ def test_metrics_of_a_version_that_is_none_are_plain(
     response = service.client.get("/metrics", headers={b"accept": accept})
     assert response.status_code == 200
     assert response.headers["content-type"].startswith("text/plain; version=0.0.4")
+
+
+def test_probes_answer_head_as_get(service: Running) -> None:
+    """Some balancers ask so: the same status and headers, and no body."""
+    for path in (*PROBES, "/v2/health/live", "/v2/health/ready"):
+        answer, head = service.client.get(path), service.client.head(path)
+        assert (head.status_code, head.content) == (200, b"")
+        assert head.headers["content-length"] == answer.headers["content-length"]
+    service.lifecycle.draining = True
+    try:
+        assert service.client.head("/livez").status_code == 200
+        assert service.client.head("/readyz").status_code == 503
+    finally:
+        service.lifecycle.draining = False
