@@ -88,13 +88,15 @@ def choose_access(
         return Access(None, everywhere=True, public_metrics=public_metrics)
     if keys or keys_file:
         try:
-            return Access(KeyRing(keys, keys_file), public_metrics=public_metrics)
+            ring = KeyRing(keys, keys_file)
         except BadKeyList as error:
             raise UnsafeExposure(f"the list of keys cannot be used: {error}") from None
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
             raise UnsafeExposure(f"INTENT_KEYS_FILE cannot be read: {reason}") from None
-    if auth == "auto" and is_loopback(host):
+        if ring.keys or auth == "auto":  # all revoked: nobody is let in, which is safe everywhere
+            return Access(ring, public_metrics=public_metrics)
+    elif auth == "auto" and is_loopback(host):
         return Access(None, public_metrics=public_metrics)
     where = (
         f"would listen on {host}" if auth == "auto" else "was told to ask for keys (INTENT_AUTH=on)"

@@ -311,6 +311,12 @@ def test_asked_for_keys_must_be_there(settings: Settings, tmp_path: Path) -> Non
         choose_access("on", "127.0.0.1", "", None)
     with pytest.raises(UnsafeExposure, match="cannot be read"):
         choose_access("auto", "127.0.0.1", "", tmp_path / "nothing")
+    empty = tmp_path / "empty"
+    empty.write_text("# none left\n")
+    for keys, path in (("", empty), (" ; ", None), ("#", empty)):
+        with pytest.raises(UnsafeExposure, match="shopintent keys new"):
+            choose_access("on", "127.0.0.1", keys, path)
+    assert choose_access("on", "127.0.0.1", KEY_ALL.line, empty).ring
     broken = tmp_path / "keys"
     broken.write_text(f"{KEY_ALL.line}\n{CLASSIFY}\n")
     with pytest.raises(UnsafeExposure, match="line 2") as raised:
