@@ -21,7 +21,7 @@ import structlog
 
 from app import metrics
 from app.domain import ModelRef
-from app.errors import ChangeUnderWay, NotReady
+from app.errors import ChangeUnderWay, NotReady, ShopintentError
 from app.serving.background import in_background
 from app.serving.batcher import Load, Manner
 from app.serving.live_model import LiveModel, State
@@ -170,14 +170,18 @@ class Slot:
         self._spawn(self._end(change, keep))
 
     async def _end(self, change: Change, keep: Callable[[], object] | None) -> None:
-        if keep is not None:
-            try:
+        try:
+            if keep is not None:
                 await asyncio.to_thread(in_background, f"keep-{self.name}", keep)
                 change.kept = True
-            except OSError as error:
-                change.kept = False
-                log.warning("store cannot be written", model=self.name, reason=error.strerror)
-        change.ended.set()
+        except OSError as error:
+            change.kept = False
+            log.warning("store cannot be written", model=self.name, reason=error.strerror)
+        except ShopintentError as error:  # its files have changed since they were loaded
+            change.kept = False
+            log.warning("store cannot keep the version", model=self.name, reason=str(error))
+        finally:
+            change.ended.set()
 
     def _remember(self, old: ModelRef, *, going_back: bool) -> None:
         version = self.current.ref.version

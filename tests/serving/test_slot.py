@@ -10,7 +10,7 @@ from collections import Counter
 import pytest
 
 from app import metrics
-from app.errors import ChangeUnderWay, FileDamaged, NotReady
+from app.errors import ChangeUnderWay, FileDamaged, NotReady, UnknownModel
 from app.serving.live_model import State
 from app.serving.service import Decision, Service
 from app.serving.slot import Change, ChangeState
@@ -158,6 +158,23 @@ async def test_shadow_gives_way_for_good() -> None:
         give_way = versions.give_way["2"]
         assert give_way is not None
         assert give_way()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [FileDamaged("head.safetensors"), UnknownModel("no version 2"), OSError(30, "read-only")],
+)
+async def test_what_cannot_be_kept_serves_all_the_same(error: Exception) -> None:
+    """The change ends, and says that the store does not remember it."""
+
+    def keep() -> None:
+        raise error
+
+    async with serving(Versions().load) as service:
+        change = service.registry.slot().begin("activate", "2", keep)
+        await asyncio.wait_for(change.ended.wait(), 5)
+        assert (change.state, change.kept) == (ChangeState.LIVE, False)
+        assert service.registry.get().ref.version == "2"
 
 
 async def test_one_change_at_a_time() -> None:
