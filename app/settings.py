@@ -116,7 +116,9 @@ class Settings(BaseSettings):
     @field_validator("cors_origins")
     @classmethod
     def _are_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(origin if origin == "*" else _origin(origin) for origin in value))
+        return tuple(
+            dict.fromkeys(origin if origin == "*" else _origin(origin) for origin in value)
+        )
 
     @field_validator("trusted_proxies")
     @classmethod
