@@ -18,6 +18,7 @@ from app.classification.decision import Calibration, Evidence
 from app.classification.head import Head, unit
 from app.classification.ngrams import NgramModel
 from app.domain import OUT_OF_SCOPE
+from app.errors import InputError
 from training.backbones import Backbone
 from training.bases import Tokeniser
 from training.calibrate import calibrate
@@ -57,10 +58,20 @@ def called(examples: Sequence[Example]) -> list[Example]:
 def stock_negatives(
     examples: Sequence[Example], labels: Sequence[str], languages: Sequence[str], seed: int
 ) -> list[Example]:
-    """Shipped out-of-scope messages, without those that could be one of this shop's intents."""
+    """Shipped out-of-scope messages, without those that could be one of this shop's intents.
+
+    Raises :class:`app.errors.InputError` where there are none, in languages without any, nor own ones.
+    """
     stock = [e for e in read_seeds() if e.intent == OUT_OF_SCOPE and e.language in languages]
     stock = random.Random(seed).sample(stock, min(2 * NEGATIVES, len(stock)))
     inside = [e for e in examples if e.intent != OUT_OF_SCOPE]
+    if not stock:
+        if len(inside) < len(examples):
+            return []
+        raise InputError(
+            f"there is no stock of out-of-scope messages in {', '.join(languages)}: add some of your "
+            f"own, with the intent {OUT_OF_SCOPE}"
+        )
     model = fit_ngrams(
         [e.text for e in inside], [labels.index(e.intent) for e in inside], len(labels)
     )

@@ -260,9 +260,8 @@ def _timeout_ms(asked: InferRequest) -> int | None:
     limit = asked.parameters.get("timeout")
     if not isinstance(limit, int | float) or limit <= 0:
         return None
-    if (
-        not limit < 1 << 64
-    ):  # what Triton's clients can send; JSON can say infinity, and digits without end
+    # More than Triton's clients can send: JSON can say infinity, and digits without end.
+    if not limit < 1 << 64:
         raise InputError("#/parameters/timeout: microseconds in at most 64 bits")
     return max(1, int(limit / 1e3))
 

@@ -13,6 +13,7 @@ pytestmark = [pytest.mark.train, pytest.mark.usefixtures("one_thread")]
 pytest.importorskip("torch")
 
 from app.domain import OUT_OF_SCOPE  # noqa: E402  # torch may be missing
+from app.errors import InputError  # noqa: E402
 from training import shop as shops  # noqa: E402
 from training.examples import Example, labels_of  # noqa: E402
 from training.recipe import read_recipe  # noqa: E402
@@ -82,3 +83,12 @@ def test_every_shop_gets_its_stock_of_negatives(rows: tuple[int, ...]):
         20,
     )
     assert not {e.text for e in asked} & {e.text for e in stock[:20]}
+
+
+def test_a_language_without_a_stock_needs_messages_of_its_own():
+    """Said before any long work; with out-of-scope rows of the shop there is nothing to add."""
+    examples = [Example("renvoyez-la", "returns"), Example("où est mon colis", "delivery")]
+    with pytest.raises(InputError, match="in fr: add some of your own"):
+        shops.stock_negatives(examples, labels_of(examples), ("fr",), 20)
+    own = [*examples, Example("chante", "out_of_scope")]
+    assert shops.stock_negatives(own, labels_of(own), ("fr",), 20) == []
