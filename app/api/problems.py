@@ -197,8 +197,11 @@ async def on_failure(request: Request, error: Exception) -> Response:
     """Exception handler for :class:`ShopintentError`."""
     assert isinstance(error, ShopintentError)
     path = request.url.path
-    batch = path.endswith("/batch")
-    return failure(error, text_pointer="#/texts" if batch else "#/text", path=path)
+    if path.startswith("/v2"):
+        pointer = "#/inputs/0/data"
+    else:
+        pointer = "#/texts" if path.endswith("/batch") else "#/text"
+    return failure(error, text_pointer=pointer, path=path)
 
 
 async def on_http_exception(request: Request, error: Exception) -> Response:

@@ -158,14 +158,17 @@ class Store:
             )
         return chosen
 
-    def previous_version(self, name: str) -> str:
+    def previous_version(self, name: str, live: str | None = None) -> str:
         """The version to go back to: the one served before, else the next lower one.
 
-        Raises :class:`UnknownModel` when there is none.
+        Before ``live``, where it is known what is served, which need not be what is active here. Raises
+        :class:`UnknownModel` when there is none.
         """
         versions = self.versions(name)
-        active = self.active_version(name)
-        before = [v for v in self._served(name)[1:] if v in versions and v != active]
+        active = live or self.active_version(name)
+        served = self._served(name)
+        earlier = served[served.index(active) + 1 :] if active in served else served[1:]
+        before = [v for v in earlier if v in versions and v != active]
         lower = [version for version in versions if int(version) < int(active)]
         if not before and not lower:
             raise UnknownModel(f"there is no version of {name!r} before {active}")

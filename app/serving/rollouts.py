@@ -10,7 +10,7 @@ from app.errors import ManifestInvalid, UnknownModel
 from app.serving.live_model import State
 from app.serving.registry import Registry
 from app.serving.shadow import Shadow
-from app.serving.slot import Change
+from app.serving.slot import Change, Slot
 
 
 class Rollouts:
@@ -28,8 +28,8 @@ class Rollouts:
         """Serve a version, and after a restart too."""
         slot = self.registry.slot(name)
         await self._must_exist(name, version)
-        live = slot.current.ref.version if slot.current.state is State.LIVE else None
-        return slot.begin("activate", version, partial(self.store.activate, name, version, live))
+        keep = partial(self.store.activate, name, version, _live(slot))
+        return slot.begin("activate", version, keep)
 
     async def roll_back(self, name: str) -> Change:
         """Serve the version that was live before: in this process, else by the store's memory."""
@@ -37,7 +37,7 @@ class Rollouts:
         if slot.history:
             version = slot.history[-1]
         else:
-            version = await asyncio.to_thread(self.store.previous_version, name)
+            version = await asyncio.to_thread(self.store.previous_version, name, _live(slot))
         return slot.begin("rollback", version, partial(self.store.roll_back, name, version))
 
     async def reload(self, name: str) -> Change:
@@ -67,3 +67,8 @@ class Rollouts:
     async def _must_exist(self, name: str, version: str) -> None:
         if version not in await asyncio.to_thread(self.store.versions, name):
             raise UnknownModel(f"no version {version[:16]!r} of the model {name!r} in the store")
+
+
+def _live(slot: Slot) -> str | None:
+    """The version that a slot serves, None for none."""
+    return slot.current.ref.version if slot.current.state is State.LIVE else None

@@ -61,6 +61,16 @@ def test_after_a_restart_it_goes_back_to_what_was_served(
     assert post(again, "rollback").json()["version"] == "2"
 
 
+def test_a_version_that_came_meanwhile_is_not_gone_back_from(
+    run: Callable[..., Running], fake_store: Path
+) -> None:
+    """What is live counts, though a higher one lies in the store."""
+    write_fake_artifact(fake_store, version="2")
+    service = run().wait_until_ready()
+    write_fake_artifact(fake_store, version="3")
+    assert post(service, "rollback").json()["version"] == "1"
+
+
 def test_damaged_version_is_refused_with_the_reason(two: Running, fake_store: Path) -> None:
     """409 that names the file; the version before serves on, and stays so after a restart."""
     response = post(two, "activate", version="3")

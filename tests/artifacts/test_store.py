@@ -170,6 +170,14 @@ def test_going_back_leads_to_what_was_live(store: Store):
     assert store.previous_version("storefront") == "1"
 
 
+def test_going_back_leads_before_what_is_live(store: Store):
+    """Which is not the highest where that was copied in meanwhile and never served."""
+    assert store.previous_version("storefront", live="2") == "1"
+    (store.root / "storefront" / ACTIVE).write_text("10\n1\n")
+    assert store.previous_version("storefront", live="10") == "1"
+    assert store.previous_version("storefront", live="2") == "1"
+
+
 def test_nothing_to_go_back_to(store: Store):
     """The lowest version, served from the start, has none before it."""
     (store.root / "storefront" / ACTIVE).write_text("1\n")
