@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from app.artifacts.store import Store
+
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 LOCKS = sorted((ROOT / "requirements").glob("*.lock"))
@@ -138,3 +140,20 @@ def test_image_is_run_by_nobody_special(name: str) -> None:
     assert "/readyz" in last
     assert "HEALTHCHECK" in last
     assert "build-essential" not in last
+
+
+def test_image_builds_all_that_it_verifies() -> None:
+    """The weights of every model of the store: any of them may be asked for, and one without fails."""
+    found = re.search(
+        r"models build \\\n\s+\$\((find [^)]+)\)", (ROOT / "Dockerfile.cpu").read_text()
+    )
+    assert found is not None
+    command = found[1].replace("/srv/model_store", str(ROOT / "model_store"))
+    built = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True)
+    assert sorted(built.stdout.split()) == list(Store(ROOT / "model_store").names())
+
+
+def test_gpu_image_serves_checkpoints() -> None:
+    """It has no llama.cpp, and the manifests of the store name GGUF first."""
+    last = (ROOT / "Dockerfile.gpu").read_text().rsplit("\nFROM ", 1)[1]
+    assert "INTENT_BACKEND=gptq" in last
