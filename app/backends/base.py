@@ -43,6 +43,8 @@ class BackendInfo:
     """Tokens of one message; longer ones lose their middle in :meth:`Backend.tokenise`."""
     max_prefix_tokens: int = 768
     """Tokens of the prefix in one :meth:`Backend.embed_after` call."""
+    kept_prefix_tokens: int = 4096
+    """Of all prefixes that cost nothing, or next to nothing, the next time; the last one never does."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,6 +46,7 @@ class FakeBackend:
             max_tokens=options.max_tokens,
             max_message_tokens=min(max_message_tokens, options.max_tokens),
             max_prefix_tokens=options.max_prefix_tokens,
+            kept_prefix_tokens=options.kept_prefix_tokens,
         )
         self.seconds_per_token = seconds_per_token
         self.fail_on = fail_on

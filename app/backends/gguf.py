@@ -78,6 +78,7 @@ class GgufBackend:
             max_prefix_tokens=max(
                 0, min(options.max_prefix_tokens, self._room(max_message_tokens))
             ),
+            kept_prefix_tokens=options.kept_prefix_tokens,
         )
         self._context = self.context_type(
             self._model,

@@ -33,7 +33,6 @@ MAX_ENTRY_TOKENS = 96
 """Of a longer catalog entry the middle is left out."""
 _REMEMBERED_PRODUCTS = 20_000
 """In all prepared catalogs together: some 30 MB."""
-_REMEMBERED_PREFIXES = 16
 
 
 class Catalog:
@@ -174,11 +173,17 @@ class CartReader:
     def decide(self, message: CartMessage) -> CartDecision:
         """The decision; all its products are entries of the catalog, spelt as given."""
         products, slots = self.backend.embed_after(message.prefix, message.message)
-        self._recent[message.prefix] = None
-        self._recent.move_to_end(message.prefix)
-        if len(self._recent) > _REMEMBERED_PREFIXES:
-            self._recent.popitem(last=False)
+        self._remember(message.prefix)
         model = self.model
         return model.heads.decide(
             slots, products, message.products, model.calibration, message.wording, message.told
         )
+
+    def _remember(self, prefix: MarkedTokens) -> None:
+        """The last one is held by the backend in any case; of those before it as many as it keeps."""
+        self._recent[prefix] = None
+        self._recent.move_to_end(prefix)
+        tokens = sum(len(recent.tokens) for recent in self._recent)
+        while len(self._recent) > 1 and tokens > self.backend.info.kept_prefix_tokens:
+            oldest, _ = self._recent.popitem(last=False)
+            tokens -= len(oldest.tokens)

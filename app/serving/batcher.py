@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 from time import perf_counter
@@ -98,15 +99,33 @@ class Batcher:
         self._batch_messages = metrics.BATCH_MESSAGES.labels(name)
         self._inference_seconds = metrics.INFERENCE_DURATION.labels(name)
         self._queue_seconds = metrics.QUEUE_DURATION.labels(name)
-        self._thread = threading.Thread(target=self._own, name=f"model-{name}", daemon=True)
+        self._ended = asyncio.Event()
+        self._thread = threading.Thread(target=self._run, name=f"model-{name}", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
 
-    def join(self, timeout: float) -> bool:
-        """Wait for the thread to end; whether it did."""
-        self._thread.join(timeout)
-        return not self._thread.is_alive()
+    async def ended(self, patience: float) -> bool:
+        """Wait for the thread to end; whether it did.
+
+        No thread waits for it: the end of the process would wait for that one, however long.
+        """
+        if self._thread.is_alive():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(patience):
+                    await self._ended.wait()
+        return self._ended.is_set() or not self._thread.is_alive()
+
+    def hurry(self) -> None:
+        """Let a load end soon, whoever else has work: nobody waits for this model any more."""
+        if self._give_way is not None:
+            self._give_way.stop()
+
+    def _run(self) -> None:
+        try:
+            self._own()
+        finally:
+            self._tell(self._ended.set)
 
     def _own(self) -> None:
         step_back(COMPUTING)
@@ -114,6 +133,11 @@ class Batcher:
             # One at a time: loading is bound by disk and memory, and two at once need both.
             with self._load_lock:
                 loaded = self._load_in_manner()
+                if self._queue.closed:  # nobody wants it any more: the next one may have its memory
+                    loaded.classifier.close()
+                    del loaded
+                    give_memory_back()
+                    return
         except ShopintentError as error:
             self._tell(self._on_state, error)
             return

@@ -146,7 +146,8 @@ class LiveModel:
     async def close(self, patience: float) -> None:
         """Finish what was admitted, then free the model."""
         self.queue.close()
-        ended = await asyncio.to_thread(self._batcher.join, patience)
+        self._batcher.hurry()
+        ended = await self._batcher.ended(patience)
         if not ended:
             log.warning("model thread did not end in time", model=self.name)
         self.state = State.CLOSED

@@ -46,6 +46,11 @@ class TokenQueue:
         return self._waiting + self._computing
 
     @property
+    def closed(self) -> bool:
+        """Nothing is admitted any more. Any thread may ask."""
+        return self._closed
+
+    @property
     def full(self) -> bool:
         return self.tokens >= self.limit
 

@@ -62,7 +62,8 @@ class Shadow:
         self._live.on_decisions = self._offer
 
     async def close(self, patience: float) -> None:
-        self._live.on_decisions = None
+        if self._live.on_decisions == self._offer:
+            self._live.on_decisions = None
         for ticket in self.candidate.queue.clear():
             ticket.abandon()
         await self.candidate.close(patience)

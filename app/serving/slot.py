@@ -116,11 +116,11 @@ class Slot:
             raise NotReady("the service is stopping")
         if self.changing:
             raise ChangeUnderWay(f"another change of the model {self.name!r} is under way")
-        self.end_shadow()
+        ending = self.end_shadow()
         live = self.current.state is State.LIVE
         self.change = change = Change(kind, version)
         began = perf_counter()
-        self._candidate = LiveModel(
+        self._candidate = candidate = LiveModel(
             self.name,
             self._load,
             self._queue_tokens,
@@ -138,8 +138,12 @@ class Slot:
             elif candidate is self.current:
                 self._broke(candidate)
 
+        def start() -> None:
+            if candidate is self._candidate and not self._closing:
+                candidate.start(settled)
+
         log.info("model change begins", model=self.name, version=version, kind=kind)
-        self._candidate.start(settled)
+        _once_ended(ending, start)
         return change
 
     def _settle(
@@ -237,26 +241,36 @@ class Slot:
         if self._candidate is not None:
             raise ChangeUnderWay(f"a change of the model {self.name!r} is under way")
         _ = self.current.loaded
-        self.end_shadow()
+        ending = self.end_shadow()
         for metric in (metrics.SHADOW_MESSAGES, metrics.SHADOW_DIFFERENCE):
             metric.remove_by_labels({"model": self.name})
-        self.shadow = Shadow(self.current, self._load, self._load_lock, version, share, self._busy)
-        self.shadow.start()
-        return self.shadow
+        shadow = Shadow(self.current, self._load, self._load_lock, version, share, self._busy)
+        self.shadow = shadow
 
-    def end_shadow(self) -> None:
-        if self.shadow is not None:
-            self._spawn(self.shadow.close(_RETIRE_SECONDS))
-            self.shadow = None
+        def start() -> None:
+            if shadow is self.shadow and not self._closing:
+                shadow.start()
 
-    def _spawn(self, coroutine: Coroutine[None, None, None]) -> None:
+        _once_ended(ending, start)
+        return shadow
+
+    def end_shadow(self) -> asyncio.Task[None] | None:
+        """Stop asking a shadow; what frees it, None where there is none."""
+        if self.shadow is None:
+            return None
+        ended, self.shadow = self.shadow, None
+        return self._spawn(ended.close(_RETIRE_SECONDS))
+
+    def _spawn(self, coroutine: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     async def close(self, patience: float) -> None:
-        """Finish what was admitted, then free all that is loaded."""
+        """Finish what was admitted, then free all that is loaded; after ``patience`` seconds end anyhow."""
         self._closing = True
+        end = perf_counter() + patience
         self.end_shadow()
         models = [self.current, *([self._candidate] if self._candidate else [])]
         live = self.current.state is State.LIVE
@@ -266,4 +280,13 @@ class Slot:
             metrics.MODEL_INFO.remove(ref.name, ref.version, ref.backend)
         if self.change is not None:
             self.change.ended.set()
-        await asyncio.gather(*self._tasks)
+        if self._tasks:  # what was replaced may be at work for long yet
+            await asyncio.wait(self._tasks, timeout=max(0.1, end - perf_counter()))
+
+
+def _once_ended(ending: asyncio.Task[None] | None, start: Callable[[], None]) -> None:
+    """Start when what is ending has freed its memory; at once where nothing is."""
+    if ending is None:
+        start()
+    else:
+        ending.add_done_callback(lambda _: start())

@@ -81,6 +81,20 @@ def test_the_second_message_on_a_catalog_is_counted_without_it():
     assert carts.prepare("two green teas", catalog).size == len(first.message.tokens)
 
 
+def test_a_catalog_is_free_only_while_the_backend_keeps_it():
+    """Of catalogs in turn, more than it keeps, each is paid for again, and the queue knows it."""
+    options = BackendOptions(threads=1, kept_prefix_tokens=100)
+    model = CartModel(CartSpec(), fake_heads(HIDDEN), CartCalibration())
+    carts = CartReader(FakeBackend(HIDDEN, options), model)
+    shops = [carts.catalog([f"Green Tea {shop} {n}" for n in range(2)]) for shop in range(3)]
+    for catalog in shops:
+        carts.decide(carts.prepare("two", catalog))
+    messages = [carts.prepare("two", catalog) for catalog in shops]
+    assert 100 / 3 < len(messages[0].prefix.tokens) <= 50
+    free = [message.size == len(message.message.tokens) for message in messages]
+    assert free == [False, True, True]
+
+
 def test_entries_that_look_alike_to_the_model_are_one_product():
     """The first spelling counts; the digest tells spellings apart, and borders of entries."""
     catalog = Catalog(["Tea", " Tea ", "Te\u200ba", "Oil"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 
 import pytest
 
@@ -10,6 +11,8 @@ from app.errors import ChangeUnderWay, FileDamaged
 from app.serving.live_model import State
 from app.serving.service import Service
 from app.serving.shadow import Shadow
+from app.serving.slot import ChangeState
+from tests.conftest import PATIENCE
 from tests.gated import GatedBackend
 from tests.serving.test_service import in_thread, serving, until
 from tests.serving.test_slot import ask, change_to
@@ -109,3 +112,44 @@ async def test_no_shadow_during_a_change() -> None:
         with pytest.raises(ChangeUnderWay):
             slot.begin_shadow("3", 0.5)
         await change.ended.wait()
+
+
+async def test_a_second_shadow_takes_the_place_of_the_first() -> None:
+    """What the first leaves behind does not take the messages from it."""
+    async with serving(Versions().load) as service:
+        first = await begin(service)
+        second = await begin(service)
+        await until(lambda: first.candidate.state is State.CLOSED)
+        await ask(service, "where is my order")
+        await until(lambda: second.counts == {"agreed": 1})
+        assert not first.counts
+
+
+async def test_a_change_begins_when_the_shadow_has_freed_its_memory() -> None:
+    """Also one that is still loading: never three versions at once."""
+    versions = Versions()
+    held = versions.held["2"] = threading.Event()
+    async with serving(versions.load) as service:
+        slot = service.registry.slot()
+        shadow = slot.begin_shadow("2", 1.0)
+        await until(lambda: "2" in versions.give_way)
+        change = slot.begin("activate", "3")
+        await asyncio.sleep(0.1)
+        assert "3" not in versions.give_way
+        held.set()
+        await asyncio.wait_for(change.ended.wait(), PATIENCE)
+        assert change.state is ChangeState.LIVE
+        assert shadow.candidate.state is State.CLOSED
+
+
+async def test_stopping_does_not_wait_for_a_shadow_that_loads() -> None:
+    """Its thread is left behind when the patience is over."""
+    versions = Versions()
+    held = versions.held["2"] = threading.Event()
+    async with serving(versions.load) as service:
+        slot = service.registry.slot()
+        slot.begin_shadow("2", 1.0)
+        await until(lambda: "2" in versions.give_way)
+        async with asyncio.timeout(PATIENCE / 2):
+            await slot.close(0.2)
+        held.set()
