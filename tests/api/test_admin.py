@@ -48,27 +48,28 @@ def test_activate_and_roll_back(two: Running, fake_store: Path) -> None:
     assert (fake_store / "storefront/active").read_text() == "1\n"
 
 
-def test_after_a_restart_it_goes_back_to_what_was_served(
-    run: Callable[..., Running], fake_store: Path
-) -> None:
-    """Not to a version that came into the store meanwhile and was never live."""
+@pytest.fixture
+def copied_in(run: Callable[..., Running], fake_store: Path) -> Running:
+    """Version 2 is served; 3 came into the store meanwhile and was never live."""
     write_fake_artifact(fake_store, version="2")
     service = run().wait_until_ready()
     write_fake_artifact(fake_store, version="3")
-    assert post(service, "activate", version="1").json()["before"] == ["2"]
+    return service
+
+
+def test_after_a_restart_it_goes_back_to_what_was_served(
+    copied_in: Running, run: Callable[..., Running], fake_store: Path
+) -> None:
+    """Not to a version that was never live."""
+    assert post(copied_in, "activate", version="1").json()["before"] == ["2"]
     assert (fake_store / "storefront/active").read_text() == "1\n2\n"
     again = run().wait_until_ready()
     assert post(again, "rollback").json()["version"] == "2"
 
 
-def test_a_version_that_came_meanwhile_is_not_gone_back_from(
-    run: Callable[..., Running], fake_store: Path
-) -> None:
+def test_a_version_that_came_meanwhile_is_not_gone_back_from(copied_in: Running) -> None:
     """What is live counts, though a higher one lies in the store."""
-    write_fake_artifact(fake_store, version="2")
-    service = run().wait_until_ready()
-    write_fake_artifact(fake_store, version="3")
-    assert post(service, "rollback").json()["version"] == "1"
+    assert post(copied_in, "rollback").json()["version"] == "1"
 
 
 def test_damaged_version_is_refused_with_the_reason(two: Running, fake_store: Path) -> None:
