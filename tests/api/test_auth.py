@@ -9,7 +9,6 @@ from pathlib import Path
 
 import httpx
 import pytest
-from fastapi.testclient import TestClient
 
 from app.api.auth import PUBLIC, UnsafeExposure, choose_access, is_loopback, network_of
 from app.api.keys import Scope, new_key
@@ -332,11 +331,15 @@ def test_an_empty_key_file_lets_nobody_in(run: Callable[..., Running], tmp_path:
     refused(service.client.get("/v1/models"))
 
 
-def test_without_keys_it_answers_on_loopback_only(settings: Settings) -> None:
+@pytest.mark.anyio
+async def test_without_keys_it_answers_on_loopback_only(settings: Settings) -> None:
     """However the application was put on another address, without keys it answers nothing there."""
-    with TestClient(create_app(settings), base_url="http://192.0.2.7") as client:
-        refused(client.get("/v1/models"))
-        assert client.get("/livez").status_code == 200
+    there = httpx.ASGITransport(create_app(settings))
+    async with httpx.AsyncClient(transport=there, base_url="http://192.0.2.7") as client:
+        refused(await client.get("/v1/models"))
+        assert (await client.get("/livez")).status_code == 200
+    async with httpx.AsyncClient(transport=there, base_url="http://127.0.0.1") as client:
+        assert (await client.get("/v1/models")).status_code != 401
 
 
 @pytest.mark.parametrize(

@@ -3,11 +3,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from app.classification.cart import CartHeads
-from app.classification.model_files import cart_tensors
-from app.errors import InputError
-from training.averaging import average, average_carts
-from training.tuning import Tuned
+pytestmark = [pytest.mark.train, pytest.mark.usefixtures("one_thread")]
+pytest.importorskip("torch")
+
+from app.classification.cart import CartHeads  # noqa: E402  # torch may be missing
+from app.classification.model_files import cart_tensors  # noqa: E402
+from app.errors import InputError  # noqa: E402
+from training.averaging import average, average_carts  # noqa: E402
+from training.tuning import Tuned  # noqa: E402
 
 NAME = "blk.0.ffn_up.weight"
 INPUTS, OUTPUTS, LABELS = 24, 16, 3

@@ -6,12 +6,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
-from training.averaging import average
-from training.changes import Change, LowRank, Whole
-from training.stage_one import widened
-from training.tuning import Tuned
+pytestmark = [pytest.mark.train, pytest.mark.usefixtures("one_thread")]
+torch = pytest.importorskip("torch")
+
+from training.averaging import average  # noqa: E402  # torch may be missing
+from training.changes import Change, LowRank, Whole  # noqa: E402
+from training.stage_one import widened  # noqa: E402
+from training.tuning import Tuned  # noqa: E402
 
 OUT, IN, RANK = 12, 20, 3
 
