@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import random
+import re
 
 import pytest
 
+from app.classification.numbers import numbers_in
 from training.cart.grammar import read_phrase
 from training.cart.numerals import LARGEST_QUANTITY, number_words, spelling_words
 from training.cart.quantities import after_number, counted, definite, draw_quantity
@@ -105,6 +107,23 @@ def test_quantities_reach_three_digits():
     assert max(drawn) <= LARGEST_QUANTITY
     assert 0.02 < sum(n > 99 for n in drawn) / len(drawn) < 0.05
     assert 0.05 < sum(10 < n < 100 for n in drawn) / len(drawn) < 0.2
+
+
+@pytest.mark.parametrize(
+    ("language", "head"), [("en", "lime"), ("hr", "m:{limun|limuna|limuna}"), ("es", "f:{lima}")]
+)
+def test_dozens_said_freely_are_the_numbers_that_the_reader_tells(language, head):
+    """Training says "3 dozen" and "docena y media" as well; the served reader counts them alike."""
+    rng = random.Random(4)
+    phrase = read_phrase(language, head, head)
+    for number in (6, 12, 18, 24, 36, 48, 60):
+        told = {counted(language, phrase, number, (), rng, freely=True) for _ in range(200)}
+        dozens = {text for text in told if re.search("dozen|docena|tucet", text)}
+        assert dozens
+        for text in dozens:
+            assert number in numbers_in(text), text
+    plain = {counted(language, phrase, 18, (), rng) for _ in range(200)}
+    assert not any(re.search("dozen|docena|tucet", text) for text in plain)
 
 
 def test_a_sign_never_joins_the_numbers_of_a_name():

@@ -87,7 +87,7 @@ class Draw:
         if not mentions:
             raise DrawAgain
         self.taken.add(product.name)
-        item = Item(product, self.mention(product, mentions))
+        item = Item(product, self.mention(product, mentions), freely=self.trained)
         if role in phrasing.roles:
             least, most = phrasing.quantity_range(role)
             item.quantity = 1 if most == 1 else draw_quantity(self.rng, least)

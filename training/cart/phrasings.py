@@ -77,12 +77,13 @@ class Phrasing:
 
 @dataclass(slots=True)
 class Item:
-    """A product as one message mentions it."""
+    """A product as one message mentions it; ``freely`` counts it by any dozens that people say."""
 
     product: Product
     phrase: NounPhrase
     quantity: int = 1
     taken_back: int = field(default=1)
+    freely: bool = False
 
     @property
     def mention(self) -> str:
@@ -181,6 +182,7 @@ def _slot(language: str, form: str, item: Item, rng: random.Random) -> str:
     return counted(
         language, phrase, told, units, rng,
         explicit=form in {"num", "old"} or item.product.commanding, nominative=form == "nom",
+        freely=item.freely,
     )  # fmt: skip
 
 
@@ -213,4 +215,5 @@ def _part(language: str, item: Item, rng: random.Random, *, line: bool = False) 
     return counted(
         language, item.phrase, item.quantity, item.units, rng,
         explicit=item.product.commanding, nominative=line, line=line, leading=not line,
+        freely=item.freely,
     )  # fmt: skip

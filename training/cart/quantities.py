@@ -66,6 +66,33 @@ _ROUND_HUNDREDS = (
     100, 110, 120, 125, 144, 150, 160, 180, 200, 220, 240, 250, 300, 320, 350, 360, 400, 450, 480,
     500, 550, 600, 650, 700, 750, 800, 850, 900, 950, 999,
 )  # fmt: skip
+_DOZENS: dict[str, dict[int, tuple[str, ...]]] = {
+    "en": {6: ("half a dozen",), 12: ("a dozen",), 24: ("two dozen",), 36: ("three dozen",)},
+    "hr": {6: ("pola tuceta",), 12: ("tucet",), 24: ("dva tuceta",), 36: ("tri tuceta",)},
+    "es": {
+        6: ("media docena de",), 12: ("una docena de",), 24: ("dos docenas de",),
+        36: ("tres docenas de",),
+    },
+}  # fmt: skip
+_FREE_DOZENS: dict[str, dict[int, tuple[str, ...]]] = {
+    "en": {
+        6: ("half a dozen", "half dozen", "a half dozen"), 12: ("a dozen", "one dozen", "1 dozen"),
+        18: ("a dozen and a half", "dozen and a half"), 24: ("two dozen", "2 dozen"),
+        36: ("three dozen", "3 dozen"), 48: ("four dozen", "4 dozen"), 60: ("five dozen", "5 dozen"),
+        72: ("six dozen", "6 dozen"),
+    },
+    "hr": {
+        6: ("pola tuceta",), 12: ("tucet", "jedan tucet", "1 tucet"), 18: ("tucet i pol",),
+        24: ("dva tuceta", "2 tuceta"), 36: ("tri tuceta", "3 tuceta"),
+        48: ("četiri tuceta", "4 tuceta"), 60: ("pet tuceta", "5 tuceta"),
+    },
+    "es": {
+        6: ("media docena de",), 12: ("una docena de", "1 docena de", "docena de"),
+        18: ("docena y media de", "una docena y media de"), 24: ("dos docenas de", "2 docenas de"),
+        36: ("tres docenas de", "3 docenas de"), 48: ("cuatro docenas de", "4 docenas de"),
+        60: ("cinco docenas de", "5 docenas de"),
+    },
+}  # fmt: skip
 _PIECES = {"en": "pcs", "hr": "kom", "es": "uds"}
 # Ways of writing a quantity beside a name, not a sentence; {g} is the genitive.
 _SIGNS = {
@@ -110,12 +137,14 @@ def counted(
     nominative: bool = False,
     line: bool = False,
     leading: bool = False,
+    freely: bool = False,
 ) -> str:
     """The phrase with its quantity, as the object of a sentence.
 
     ``explicit`` always tells the number, also when it is one; ``nominative`` is for lists, ``line``
     for lists with one product a line, where signs (2x, 3 pcs) are more common than words;
-    ``leading`` for running lists, where the number stands first.
+    ``leading`` for running lists, where the number stands first; ``freely`` takes more dozens, and
+    other words for them.
     """
     roll = rng.random()
     one = phrase.nominative if nominative else phrase.accusative
@@ -128,6 +157,9 @@ def counted(
         return _in_units(language, phrase, number, unit, rng, nominative=nominative)
     if phrase.plural_only:
         return f"{number}x {phrase.nominative}" if number > 1 or explicit else one
+    dozens = _FREE_DOZENS[language] if freely else _DOZENS[language]
+    if number in dozens and roll < 0.4:
+        return f"{rng.choice(dozens[number]) if freely else dozens[number][0]} {phrase.many}"
     return _in_words(language, phrase, number, rng, roll, nominative=nominative)
 
 
@@ -159,8 +191,6 @@ def _in_words(
     *,
     nominative: bool,
 ) -> str:
-    if number in {6, 12, 24, 36} and roll < 0.4:
-        return _dozens(language, phrase.many, number)
     if number == 2 and roll < 0.2 and language != "hr":  # "par" is also a vague few in Croatian
         return f"{'a couple of' if language == 'en' else 'un par de'} {phrase.few}"
     numeral = number_text(language, number, phrase.gender, rng, nominative=nominative)
@@ -207,20 +237,6 @@ def _single(language: str, phrase: NounPhrase, one: str, rng: random.Random) -> 
     vowel = one[0].lower() in "aeio8" or one.startswith(("11", "18", "un", "um"))
     vowel = vowel and not one.startswith(("uni", "Uni"))
     return f"{'an' if vowel else 'a'} {one}"
-
-
-def _dozens(language: str, many: str, number: int) -> str:
-    words = {
-        "en": {6: "half a dozen", 12: "a dozen", 24: "two dozen", 36: "three dozen"},
-        "hr": {6: "pola tuceta", 12: "tucet", 24: "dva tuceta", 36: "tri tuceta"},
-        "es": {
-            6: "media docena de",
-            12: "una docena de",
-            24: "dos docenas de",
-            36: "tres docenas de",
-        },
-    }
-    return f"{words[language][number]} {many}"
 
 
 def _in_units(
