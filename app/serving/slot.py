@@ -89,6 +89,8 @@ class Slot:
         self._candidate: LiveModel | None = None
         self._counted: list[str] = []
         self._tasks: set[asyncio.Task[None]] = set()
+        self._leaving: set[asyncio.Task[None]] = set()
+        """Of them, those that free what is no longer asked."""
         self._closing = False
         self.current = LiveModel(name, load, queue_tokens, load_lock)
         # From 0 on, or the first of each would be invisible to a rate.
@@ -109,14 +111,14 @@ class Slot:
     def begin(self, kind: Kind, version: str, keep: Callable[[], object] | None = None) -> Change:
         """Bring up a version; on success it takes over, and then ``keep`` is called in a thread.
 
-        Raises :class:`ChangeUnderWay` and, once closed, :class:`NotReady`. Ends a shadow: no more
-        than two sets of weights shall be in memory.
+        Raises :class:`ChangeUnderWay` and, once closed, :class:`NotReady`. Ends a shadow, and waits
+        for what is still being freed: no more than two sets of weights shall be in memory.
         """
         if self._closing:
             raise NotReady("the service is stopping")
         if self.changing:
             raise ChangeUnderWay(f"another change of the model {self.name!r} is under way")
-        ending = self.end_shadow()
+        self.end_shadow()
         live = self.current.state is State.LIVE
         self.change = change = Change(kind, version)
         began = perf_counter()
@@ -143,7 +145,7 @@ class Slot:
                 candidate.start(settled)
 
         log.info("model change begins", model=self.name, version=version, kind=kind)
-        _once_ended(ending, start)
+        self._once_alone(start)
         return change
 
     def _settle(
@@ -170,7 +172,7 @@ class Slot:
         self._announce()
         change.state = ChangeState.LIVE
         metrics.MODEL_CHANGES.labels(self.name, change.kind, "live").inc()
-        self._spawn(old.close(_RETIRE_SECONDS))
+        self._leave(old.close(_RETIRE_SECONDS))
         self._spawn(self._end(change, keep))
 
     async def _end(self, change: Change, keep: Callable[[], object] | None) -> None:
@@ -241,7 +243,7 @@ class Slot:
         if self._candidate is not None:
             raise ChangeUnderWay(f"a change of the model {self.name!r} is under way")
         _ = self.current.loaded
-        ending = self.end_shadow()
+        self.end_shadow()
         for metric in (metrics.SHADOW_MESSAGES, metrics.SHADOW_DIFFERENCE):
             metric.remove_by_labels({"model": self.name})
         shadow = Shadow(self.current, self._load, self._load_lock, version, share, self._busy)
@@ -251,15 +253,31 @@ class Slot:
             if shadow is self.shadow and not self._closing:
                 shadow.start()
 
-        _once_ended(ending, start)
+        self._once_alone(start)
         return shadow
 
-    def end_shadow(self) -> asyncio.Task[None] | None:
-        """Stop asking a shadow; what frees it, None where there is none."""
-        if self.shadow is None:
-            return None
-        ended, self.shadow = self.shadow, None
-        return self._spawn(ended.close(_RETIRE_SECONDS))
+    def end_shadow(self) -> None:
+        """Stop asking a shadow, if there is one, and free it."""
+        if self.shadow is not None:
+            ended, self.shadow = self.shadow, None
+            self._leave(ended.close(_RETIRE_SECONDS))
+
+    def _leave(self, closing: Coroutine[None, None, None]) -> None:
+        task = self._spawn(closing)
+        self._leaving.add(task)
+        task.add_done_callback(self._leaving.discard)
+
+    def _once_alone(self, start: Callable[[], None]) -> None:
+        """Start when nothing but the live version is in memory; at once where that is so."""
+        if self._leaving:
+            self._spawn(self._start_alone(start))
+        else:
+            start()
+
+    async def _start_alone(self, start: Callable[[], None]) -> None:
+        while self._leaving:
+            await asyncio.wait(self._leaving)
+        start()
 
     def _spawn(self, coroutine: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(coroutine)
@@ -282,11 +300,3 @@ class Slot:
             self.change.ended.set()
         if self._tasks:  # what was replaced may be at work for long yet
             await asyncio.wait(self._tasks, timeout=max(0.1, end - perf_counter()))
-
-
-def _once_ended(ending: asyncio.Task[None] | None, start: Callable[[], None]) -> None:
-    """Start when what is ending has freed its memory; at once where nothing is."""
-    if ending is None:
-        start()
-    else:
-        ending.add_done_callback(lambda _: start())

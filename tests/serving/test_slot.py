@@ -192,6 +192,25 @@ async def test_one_change_at_a_time() -> None:
         assert (await ask(service, "hello there")).model.version == "2"
 
 
+async def test_the_next_change_begins_when_the_replaced_version_has_freed_its_memory() -> None:
+    """What answers its last messages yet is a set of weights too: never three versions at once."""
+    versions = Versions()
+    old = versions.gated["1"] = GatedBackend()
+    async with serving(versions.load) as service:
+        last = asyncio.create_task(ask(service, "where is my order"))
+        await in_thread(old.wait_until_busy)
+        await change_to(service, "2")
+        change = service.registry.slot().begin("activate", "3")
+        await asyncio.sleep(0.1)
+        assert "3" not in versions.give_way
+        assert (await ask(service, "hello there")).model.version == "2"
+        old.open()
+        assert (await last).model.version == "1"
+        await asyncio.wait_for(change.ended.wait(), PATIENCE)
+        assert change.state is ChangeState.LIVE
+        assert old.closed
+
+
 async def test_replaced_versions_leave_memory_at_once() -> None:
     """No cycle keeps a replaced model: with the garbage collector off, at most the live one is there."""
     versions = Versions()
