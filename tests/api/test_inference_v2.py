@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.api.tensors import read_request
+from app.api.tensors import EXAMPLE, read_request
 from app.errors import InputError
 from tests.api.test_auth import ADMIN, CLASSIFY, KEYS
 from tests.conftest import PATIENCE, Running
@@ -119,6 +119,31 @@ def test_triton_is_told_what_is_wrong(client: triton.InferenceServerClient) -> N
         client.infer(
             "storefront", [tensor(["a"], binary=True)], request_compression_algorithm="gzip"
         )
+
+
+@pytest.mark.parametrize(
+    "outputs",
+    [
+        [{"name": "logits"}],
+        [{"name": "intent"}, {"name": "intent"}],
+        [{"name": "scores", "parameters": {"classification": 3}}],
+    ],
+)
+def test_outputs_that_there_are_not_cost_nothing(
+    service: Running, outputs: list[dict[str, object]]
+) -> None:
+    """They are refused before anything is computed, counted as decided or kept in the cache."""
+
+    def looked_up() -> list[str]:
+        told = service.client.get("/metrics").text.splitlines()
+        return [line for line in told if line.startswith("intent_cache_requests_total")]
+
+    before = looked_up()
+    response = service.client.post(
+        "/v2/models/storefront/infer", json=EXAMPLE | {"outputs": outputs}
+    )
+    assert (response.status_code, "the outputs are" in response.text) == (422, True)
+    assert looked_up() == before
 
 
 def test_triton_brings_a_key(guarded: Running) -> None:
