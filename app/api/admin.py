@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from datetime import datetime
+from time import perf_counter
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request, Response
@@ -13,7 +15,7 @@ from app.api.auth import require_scope
 from app.api.classify import require_json
 from app.api.openapi import problems
 from app.api.schemas import ModelPath
-from app.api.state import rollouts_of
+from app.api.state import rollouts_of, service_of
 from app.artifacts.manifest import Version
 from app.errors import CandidateRefused
 from app.serving.live_model import State
@@ -83,8 +85,17 @@ class ServedModel(BaseModel):
     shadow: ShadowStatus | None
 
 
+_LOOK_EVERY = 0.1
+"""Seconds between two looks whether the service is stopping."""
+
+
+async def _while_open(request: Request) -> None:
+    """Nothing is loaded into a service that is stopping."""
+    service_of(request).check_open()
+
+
 # A page of another origin cannot send JSON unasked, so no browser can be tricked into a change.
-_CHANGES = [Depends(require_json)]
+_CHANGES = [Depends(require_json), Depends(_while_open)]
 _CHANGE_RESPONSES: dict[int | str, dict[str, Any]] = {
     202: {"description": "Still under way", "model": ServedModel},
     **problems(400, 408, 409, 413, 415, 422),
@@ -182,10 +193,15 @@ async def end_shadow(name: ModelPath, request: Request) -> ServedModel:
 async def _ended(
     request: Request, response: Response, name: str, change: Change, wait: float
 ) -> ServedModel:
-    try:
-        async with asyncio.timeout(wait):
-            await change.ended.wait()
-    except TimeoutError:
+    lifecycle = service_of(request).lifecycle
+    end = perf_counter() + wait
+    # The server stops when its requests have ended: one that waits must not hold that up.
+    while not (change.ended.is_set() or lifecycle.draining or (left := end - perf_counter()) <= 0):
+        with suppress(TimeoutError):
+            async with asyncio.timeout(min(left, _LOOK_EVERY)):
+                await change.ended.wait()
+    if not change.ended.is_set() or change.state is ChangeState.LOADING:  # closed beside it
+        service_of(request).check_open()
         response.status_code = 202
     if change.state is ChangeState.REFUSED:
         raise CandidateRefused(f"version {change.version} was refused: {change.reason}")

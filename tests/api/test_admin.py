@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -162,3 +163,22 @@ def test_through_a_proxy_or_by_another_name_it_is_closed(two: Running) -> None:
         check(two.client.get(BASE, headers=headers), 403, "forbidden")
         response = two.client.post(f"{BASE}/activate", json={"version": "2"}, headers=headers)
         check(response, 403, "forbidden")
+
+
+def test_stopping_does_not_wait_for_a_call_that_waits(
+    run: Callable[..., Running], fake_store: Path
+) -> None:
+    """It is told at once, as are those who ask for another change now."""
+    versions = Versions()
+    held = versions.held["2"] = threading.Event()
+    write_fake_artifact(fake_store, version="2")
+    service = run(versions.load).wait_until_ready()
+    with ThreadPoolExecutor() as pool:
+        waiting = pool.submit(service.client.post, f"{BASE}/activate", json={"version": "2"})
+        wait_for(lambda: "2" in versions.give_way)
+        service.lifecycle.draining = True
+        try:
+            check(waiting.result(5), 503, "not-ready")
+            check(post(service, "reload"), 503, "not-ready")
+        finally:
+            held.set()
