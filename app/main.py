@@ -32,7 +32,7 @@ from app.api import (
 )
 from app.api.auth import Access, Guard, choose_access
 from app.api.hangup import CallerGone, on_caller_gone
-from app.api.middleware import BodyLimit, RequestContext
+from app.api.middleware import BodyLimit, RequestContext, Unforeseen
 from app.api.openapi import document
 from app.api.rates import Rates
 from app.api.state import State
@@ -138,6 +138,7 @@ def _middleware(
         Middleware(RequestContext, lifecycle=lifecycle),
         # Before the guard: a browser asks without a key whether it may ask with one.
         *([cors] if settings.cors_origins else []),
+        Middleware(Unforeseen),
         Middleware(
             Guard, access=access, rates=Rates(settings.rate_per_second, settings.rate_burst)
         ),

@@ -36,7 +36,7 @@ _HEADERS = (
 
 
 class RequestContext:
-    """Outermost. Nothing escapes it but a caller's own departure."""
+    """Outermost, around all that is answered."""
 
     def __init__(self, app: ASGIApp, lifecycle: Lifecycle) -> None:
         self.app = app
@@ -49,12 +49,10 @@ class RequestContext:
         started = perf_counter()
         request_id = _request_id(scope)
         status = HUNG_UP
-        answering = False
 
         async def send_with_headers(message: Message) -> None:
-            nonlocal status, answering
+            nonlocal status
             if message["type"] == "http.response.start":
-                answering = True
                 status = message["status"]
                 headers = message["headers"] = list(message.get("headers", ()))
                 headers.append((b"x-request-id", request_id))
@@ -71,14 +69,37 @@ class RequestContext:
         metrics.IN_FLIGHT.inc()
         try:
             await self.app(scope, receive, send_with_headers)
+        finally:
+            metrics.IN_FLIGHT.dec()
+            _account(scope, status, perf_counter() - started)
+
+
+class Unforeseen:
+    """Makes a problem of what nobody expected. Within CORS, or the pages of a named origin could not
+    read it: to them it would be a network that failed.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        answering = False
+
+        async def send_and_tell(message: Message) -> None:
+            nonlocal answering
+            answering = True
+            await send(message)
+
+        try:
+            await self.app(scope, receive, send_and_tell)
         except Exception as error:
             log.exception("request failed", route=_route(scope), exc_info=error)
             if answering:
                 raise
-            await internal_error()(scope, receive, send_with_headers)
-        finally:
-            metrics.IN_FLIGHT.dec()
-            _account(scope, status, perf_counter() - started)
+            await internal_error()(scope, receive, send)
 
 
 class BodyLimit:

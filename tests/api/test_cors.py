@@ -6,8 +6,10 @@ from collections.abc import Callable
 
 import pytest
 
+from app.serving.service import Service
 from app.settings import Settings
 from tests.api.test_auth import CLASSIFY, KEYS, bearer, refused
+from tests.api.test_problems import check
 from tests.conftest import Running
 
 SHOP, OTHER = "https://shop.example", "https://evil.example"
@@ -34,6 +36,22 @@ def test_a_named_origin_may_ask(shared: Running) -> None:
     refusal = shared.client.post("/v1/classify", json={"text": "hello"}, headers={"origin": SHOP})
     refused(refusal)
     assert refusal.headers["access-control-allow-origin"] == SHOP
+
+
+def test_a_named_origin_reads_what_went_wrong_here(
+    shared: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fault that nobody foresaw is a problem to pages too, with its id, not a network that failed."""
+
+    def fail(_: Service) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(Service, "check_open", fail)
+    headers = {"origin": SHOP, **bearer(CLASSIFY)}
+    answer = shared.client.post("/v1/classify", json={"text": "hello"}, headers=headers)
+    check(answer, 500, "internal-error")
+    assert answer.headers["access-control-allow-origin"] == SHOP
+    assert "X-Request-Id" in answer.headers["access-control-expose-headers"]
 
 
 def test_another_origin_may_not(shared: Running, service: Running) -> None:
