@@ -121,6 +121,9 @@ class FieldProblem(BaseModel):
         None, description="JSON pointer into the body (RFC 6901).", examples=["#/texts/3"]
     )
     header: str | None = Field(None, description="The header that is wrong.")
+    parameter: str | None = Field(
+        None, description="The parameter of the address that is wrong, of its path or its query."
+    )
     detail: str = Field(examples=["Input should be a valid string"])
 
 
@@ -250,6 +253,8 @@ def _field_problem(location: Iterable[int | str], message: str, kind: str) -> di
     where, *path = location
     if where == "header":
         return {"header": "-".join(w.title() for w in str(path[0]).split("-")), "detail": message}
+    if where in {"path", "query"}:
+        return {"parameter": str(path[0]), "detail": message}
     parts = [str(part) for part in path]
     if kind == "extra_forbidden" and not _PLAIN.fullmatch(parts[-1]):
         # A name that we did not choose may be anything, a customer's words among it.

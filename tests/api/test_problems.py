@@ -196,6 +196,23 @@ def test_unreadable_deadline_is_422(service: Running, value: str) -> None:
     assert content["errors"][0]["header"] == "Request-Timeout-Ms"  # type: ignore[index]
 
 
+@pytest.mark.parametrize(
+    ("method", "address", "parameter"),
+    [
+        ("POST", "/v1/admin/models/storefront/reload?wait=601", "wait"),
+        ("DELETE", f"/v1/feedback/{SECRET}", "id"),
+    ],
+)
+def test_what_is_wrong_in_an_address_is_not_sought_in_the_body(
+    service: Running, method: str, address: str, parameter: str
+) -> None:
+    """The parameter is named, and no pointer into a body that has nothing of that name or is none."""
+    response = service.client.request(method, address, headers=JSON)
+    content = check(response, 422, "invalid-request")
+    assert pointers(content) == [None]
+    assert content["errors"][0]["parameter"] == parameter  # type: ignore[index]
+
+
 def test_request_id_is_kept_if_it_is_fit_for_a_log(service: Running) -> None:
     """A caller's id comes back; one that could forge a log line is replaced."""
     get = service.client.get
