@@ -47,7 +47,11 @@ class StoreWatch:
         """Until cancelled."""
         for name, slot in self.registry.slots.items():
             await slot.current.settled.wait()
-            found = await asyncio.to_thread(look, self.store, name)
+            try:
+                found = await asyncio.to_thread(look, self.store, name)
+            except OSError as error:  # it is looked at again like one that has changed
+                log.warning("store cannot be read", model=name, reason=error.strerror)
+                continue
             # A name that is not live may be waiting for the very files that are there now.
             live = slot.current.state is State.LIVE
             if found and live and found.version == slot.current.ref.version:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from app.artifacts.store import Store
+from app.serving import watch
 from tests.conftest import Running, wait_for
 from tests.fake_artifact import write_fake_artifact
 
@@ -70,6 +71,28 @@ def test_refused_version_is_not_tried_again_and_again(watching: Running, fake_st
     for _ in range(10):
         assert version(watching) == "1"
     assert change(watching)["began"] == first
+
+
+def test_a_store_that_cannot_be_read_at_first_is_watched_all_the_same(
+    run: Callable[..., Running], fake_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that goes away under the very first look, or a share that hangs, ends nothing for good."""
+    looks = 0
+
+    def look(store: Store, name: str) -> watch.Look | None:
+        nonlocal looks
+        looks += 1
+        if looks == 1:
+            raise FileNotFoundError(2, "No such file or directory")
+        return whole(store, name)
+
+    whole = watch.look
+    monkeypatch.setattr(watch, "look", look)
+    service = run(watch_seconds=0.02).wait_until_ready()
+    wait_for(lambda: looks > 3)
+    assert change(service) is None
+    write_fake_artifact(fake_store, version="2")
+    wait_for(lambda: version(service) == "2")
 
 
 def test_it_is_off_by_default(service: Running) -> None:
