@@ -195,7 +195,8 @@ class Store:
 
         Raises :class:`UnknownModel` or another :class:`app.errors.ArtifactError`.
         """
-        version = version or self.active_version(name)
+        # An empty version is none, as of a variable that is not set: it must not be written down as active.
+        version = self.active_version(name) if version is None else version
         if version not in self.versions(name):
             raise UnknownModel(f"no version {version[:16]!r} of the model {name!r}")
         directory = self.root / name / version

@@ -216,3 +216,11 @@ def test_a_version_chosen_after_the_latest_remembers_it(store: Store):
     store.activate("storefront", "2")
     assert store.roll_back("storefront").manifest.version == "10"
     assert store.roll_back("storefront").manifest.version == "1"
+
+
+def test_an_empty_version_is_none(store: Store):
+    """`models activate NAME "$VERSION"` without the variable leaves the store as it was."""
+    store.activate("storefront", "2")
+    with pytest.raises(UnknownModel):
+        store.activate("storefront", "")
+    assert store.active_version("storefront") == "2"
