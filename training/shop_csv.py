@@ -71,6 +71,9 @@ def read_shop_csv(
         examples.append(Example(text, intent, origin="shop"))
         if len(examples) > MAX_ROWS:
             raise BadTrainingFile(f"{path.name}: more than {MAX_ROWS:,} rows: train on a sample")
+    if not examples:
+        # A test file without a message could only be told of after all the work.
+        raise BadTrainingFile(f"{path.name}: none of its {empty} rows holds a text")
     return ShopRows(tuple(examples), _warnings(path, examples, empty, repeated, cut))
 
 

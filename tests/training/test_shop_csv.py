@@ -110,3 +110,10 @@ def test_what_can_be_trained_on(shop: Path, rows: list[tuple[str, str]], said: s
     else:
         with pytest.raises(BadTrainingFile, match=said):
             require_trainable(found, shop)
+
+
+def test_a_file_without_any_text_is_refused(shop: Path):
+    """Also one to report on: nothing can be measured on it."""
+    shop.write_text('text,intent\n" ",refund\n"",hours\n', encoding="utf-8")
+    with pytest.raises(BadTrainingFile, match="none of its 2 rows holds a text"):
+        read_shop_csv(shop, frozenset({"refund", "hours"}), repeated_count=True)
