@@ -60,3 +60,9 @@ def test_about_a_fifth_is_held_out():
 def test_a_seed_repeats_it():
     """The same rehearsal again."""
     assert hold_out(rows([10] * 6), 4) == hold_out(rows([10] * 6), 4)
+
+
+@given(st.integers(0, 99), st.sampled_from([[2, *[1] * 9], [2, *[1] * 19], [3, 2, *[1] * 9]]))
+def test_something_is_held_out_under_its_intent(seed: int, sizes: list[int]):
+    """Of a shop with next to no repetition, too: fusion is fitted on such messages."""
+    assert {example.intent for example in hold_out(rows(sizes), seed).held} - {OUT_OF_SCOPE}
