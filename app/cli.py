@@ -193,8 +193,13 @@ def _given(texts: list[str] | None) -> Iterator[tuple[str, str]]:
         for number, text in enumerate(texts, 1):
             yield f"message {number}", text
         return
-    lines = (line.removeprefix("\ufeff") for line in sys.stdin)  # some editors begin a file with it
-    for number, line in enumerate(lines, 1):
+    for number, raw in enumerate(sys.stdin.buffer, 1):
+        try:
+            line = raw.decode().removeprefix("\ufeff")  # some editors begin a file with it
+        except UnicodeDecodeError:
+            # Python's own reading would drop the letters, or end in a traceback, as the locale has it.
+            screen.print(f"line {number} is not UTF-8: save the file as UTF-8 and try again")
+            raise typer.Exit(2) from None
         if line.strip():
             yield f"line {number}", _text_of(number, line)
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
 import pytest
+import typer
 from typer.testing import CliRunner, Result
 
-from app.cli import app
+from app.cli import _given, app
 from tests.fake_artifact import write_fake_artifact
 
 
@@ -177,3 +179,19 @@ def test_verify_looks_into_gptq_checkpoints(shopintent, fake_store: Path) -> Non
     done = shopintent("models", "verify")
     assert done.exit_code == 1
     assert "GPTQ" in done.stderr
+
+
+def test_classify_names_the_line_that_is_not_utf8() -> None:
+    """Its letters are not left out without a word, whatever the locale."""
+    given = list(_lines(b"where is my order\n"))
+    assert given == [("line 1", "where is my order\n")]
+    with pytest.raises(typer.Exit):
+        list(_lines("where is my order\nd\u00f3nde est\u00e1\n".encode("latin-1")))
+
+
+def _lines(content: bytes) -> list[tuple[str, str]]:
+    """What `classify` makes of such a file in a locale without an encoding, as services have it."""
+    stream = io.TextIOWrapper(io.BytesIO(content), encoding="utf-8", errors="surrogateescape")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.stdin", stream)
+        return list(_given(None))
