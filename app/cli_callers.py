@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from app.errors import ShopintentError
 
@@ -43,7 +44,7 @@ def new_key(
     try:
         secret, key = api_keys.new_key(name, api_keys.scopes_of(scopes))
     except api_keys.BadKeyList as error:
-        _screen.print(f"[red]{error}[/]", soft_wrap=True)
+        _screen.print(f"[red]{escape(str(error))}[/]", soft_wrap=True)
         raise typer.Exit(2) from None
     _screen.print("The key. It is shown this once; only its hash is kept:\n", style="dim")
     _screen.print(f"  {secret}\n", style="bold", highlight=False, markup=False, soft_wrap=True)
@@ -93,5 +94,5 @@ def _opened() -> Iterator[FeedbackStore]:
         yield store
         store.close()
     except (ShopintentError, OSError) as error:
-        _screen.print(f"[red]{type(error).__name__}[/]: {error}", soft_wrap=True)
+        _screen.print(f"[red]{type(error).__name__}[/]: {escape(str(error))}", soft_wrap=True)
         raise typer.Exit(1) from None

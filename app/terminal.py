@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import typer
 from pydantic import ValidationError
 from rich.console import Console
+from rich.markup import escape
 
 from app.errors import ShopintentError
 from app.serving.background import share_memory_pools
@@ -29,7 +30,8 @@ def told_plainly() -> Iterator[None]:
     try:
         yield
     except ShopintentError as error:
-        screen.print(f"[red]{type(error).__name__}[/]: {error}", soft_wrap=True)
+        # It quotes what was given, and brackets in that are no markup.
+        screen.print(f"[red]{type(error).__name__}[/]: {escape(str(error))}", soft_wrap=True)
         raise typer.Exit(1) from None
 
 

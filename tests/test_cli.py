@@ -195,3 +195,13 @@ def _lines(content: bytes) -> list[tuple[str, str]]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sys.stdin", stream)
         return list(_given(None))
+
+
+def test_brackets_in_what_was_given_are_told_as_they_are(shopintent) -> None:
+    """An error quotes them; they are no markup of the terminal."""
+    for name in ("[/x]", "[bold]"):
+        for command in (("models", "activate", "storefront", name), ("keys", "new", f"{name} ")):
+            done = shopintent(*command)
+            assert isinstance(done.exception, SystemExit), command
+            assert done.exit_code in {1, 2}
+        assert repr(name) in shopintent("models", "activate", "storefront", name).stderr

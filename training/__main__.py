@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
+from rich.markup import escape
 
 from app.artifacts.manifest import MANIFEST, sha256_of
 from app.errors import InputError, ShopintentError
@@ -180,7 +181,8 @@ def main() -> None:
     try:
         app()
     except ShopintentError as error:
-        console.print(f"[red]error:[/] {error}", highlight=False)
+        # It quotes what a file holds, and brackets in that are no markup.
+        console.print(f"[red]error:[/] {escape(str(error))}", highlight=False)
         sys.exit(2)
     except SystemExit as stop:
         if stop.code == 130:  # typer makes it of Ctrl-C

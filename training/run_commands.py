@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+from rich.markup import escape
 
 from app.errors import InputError
 from training.examples import SEEDS
@@ -340,7 +341,7 @@ def _prepare(
             progress=progress,
         )
     for warning in warnings:
-        console.print(f"[yellow]note:[/] {warning}")
+        console.print(f"[yellow]note:[/] {escape(warning)}")
 
 
 def _say_done(directory: Path, *steps: str) -> None:

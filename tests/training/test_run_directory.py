@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
+from training.__main__ import main
 from training.run_commands import run_directory
 
 
@@ -16,3 +19,19 @@ def test_a_run_is_resumed_only_for_the_same_inputs_and_settings(tmp_path: Path):
     assert run_directory("shop", [rows], "epochs=9") != first
     rows.write_text("text,intent\nhi there,greet\n")
     assert run_directory("shop", [rows], "epochs=8") != first
+
+
+def test_brackets_in_a_file_are_told_as_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """An error quotes intents; they are no markup of the terminal."""
+    path = tmp_path / "shop.csv"
+    path.write_text("text,intent\nhi,[/refund]\nhi,[bold]\n", encoding="utf-8")
+    given = ["prepare", "--run", str(tmp_path / "run"), "--train", str(path), "--name", "a"]
+    monkeypatch.setattr("sys.argv", ["training", *given])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 2
+    told = capsys.readouterr().err
+    assert "'[/refund]'" in told
+    assert "'[bold]'" in told
