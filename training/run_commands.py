@@ -313,7 +313,18 @@ def _recipe(
     recipe |= {knob: value for knob, value in over.items() if value is not None}
     tuning = {"epochs": epochs, "seed": seed, "device": device}
     recipe["tuning"] |= {knob: value for knob, value in tuning.items() if value is not None}
+    _require_device(device)
     return recipe_of(recipe, "command line")
+
+
+def _require_device(device: str) -> None:
+    """Told before a run is laid out: torch would say so in a traceback, at the first long step."""
+    import torch
+
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise InputError(f"the device {device!r} cannot be used here: give cpu, or cuda") from error
 
 
 def _prepare(

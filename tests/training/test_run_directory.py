@@ -35,3 +35,21 @@ def test_brackets_in_a_file_are_told_as_they_are(
     told = capsys.readouterr().err
     assert "'[/refund]'" in told
     assert "'[bold]'" in told
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:99"])
+def test_a_device_that_is_not_there_is_told_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], device: str
+):
+    """A sentence, and no run is laid out."""
+    path = tmp_path / "shop.csv"
+    rows = "".join(f"{number} {intent},{intent}\n" for number in range(5) for intent in "ab")
+    path.write_text(f"text,intent\n{rows}", encoding="utf-8")
+    run = tmp_path / "run"
+    given = ["prepare", "--run", str(run), "--train", str(path), "--name", "a", "--device", device]
+    monkeypatch.setattr("sys.argv", ["training", *given, "--store", str(tmp_path)])
+    monkeypatch.setattr("training.fit.prepare", lambda *_, **__: pytest.fail("laid out"))
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 2
+    assert f"the device '{device}' cannot be used here" in capsys.readouterr().err
