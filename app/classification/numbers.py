@@ -51,6 +51,8 @@ _HALF = {"half", "media", "pola", "pol"}
 _PAIR = {"couple", "par", "pair"}
 _JOINTS = {"and", "y", "i", "a", "of", "de"}
 """Words that may stand within a number ("trideset i pet", "half a dozen") and end none."""
+_NO_NUMBER = re.compile(r"\b(?:što|treće)\b", re.IGNORECASE)
+"""What is a number without its diacritics only: "what" and "third" are no hundred and no "trece"."""
 
 
 def _values() -> dict[str, int]:
@@ -72,7 +74,7 @@ def numbers_in(message: str) -> Counter[int]:
 
     Those in words are read as a whole: "twenty-five" is 25, "two dozen" are 2 and 24.
     """
-    plain = without_diacritics("".join(map(_plain, message)))
+    plain = without_diacritics("".join(map(_plain, _NO_NUMBER.sub(",", message))))
     return Counter(n for n in _read(_TOKEN.findall(plain)) if 0 < n <= LARGEST)
 
 

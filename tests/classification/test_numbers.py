@@ -53,6 +53,9 @@ from app.classification.numbers import numbers_in
         ("10 m² of turf, 20 five-packs", {10, 20, 5}),
         ("šestero jaja i po jedan od triju", {6, 1, 3}),
         ("a pair of socks and 3", {2, 3}),
+        ("dodaj ono što sam htio: dvije kave", {2}),
+        ("Što imate? STO salveta", {100}),
+        ("još i treće pivo, trece tazas", {13}),
     ],
 )
 def test_numbers_are_read(message: str, told: set[int]):
