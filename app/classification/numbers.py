@@ -91,11 +91,15 @@ def _read(tokens: Sequence[str]) -> Iterator[int]:
         number, behind = _number(tokens, place)
         if number:
             yield number
+        elif tokens[place] in _PAIR:
+            of = place + 1 + (_at(tokens, place + 1) in {"of", "de"})
+            if _at(tokens, of) in _DOZEN:  # "a couple of dozen", not "a couple and a dozen"
+                number, behind = 2, of
+            else:
+                yield 2
         dozens, after = _dozens(tokens, behind, number)
         if dozens:
             yield dozens
-        elif tokens[place] in _PAIR:
-            yield 2
         place = max(after, place + 1)
 
 
