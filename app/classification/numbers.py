@@ -47,7 +47,11 @@ _OTHER_FORMS = {
 }  # fmt: skip
 _HUNDRED = {"hundred", "hundreds", "stotina", "stotine", "stotinu"}
 _DOZEN = {"dozen", "dozens", "docena", "docenas", "tucet", "tuceta", "tuceti"}
-_HALF = {"half", "media", "pola", "pol"}
+_HALF = {"half", "media", "medias", "pola", "pol"}
+_HALF_DOZEN = re.compile(
+    rf"(?<![\d/⁄.,])1\s?[/⁄]\s?2(?=[\s-]+(?:(?:a|of|de)\s+)?(?:{'|'.join(sorted(_DOZEN))})\b)"
+)
+"""A half in digits, where a dozen follows: that of a kilogram is no quantity."""
 _PAIR = {"couple", "par", "pair"}
 _JOINTS = {"and", "y", "i", "a", "of", "de"}
 """Words that may stand within a number ("trideset i pet", "half a dozen") and end none."""
@@ -75,6 +79,7 @@ def numbers_in(message: str) -> Counter[int]:
     Those in words are read as a whole: "twenty-five" is 25, "two dozen" are 2 and 24.
     """
     plain = without_diacritics("".join(map(_plain, _NO_NUMBER.sub(",", message))))
+    plain = _HALF_DOZEN.sub(" and half ", plain)
     return Counter(n for n in _read(_TOKEN.findall(plain)) if 0 < n <= LARGEST)
 
 
@@ -134,6 +139,8 @@ def _dozens(tokens: Sequence[str], place: int, number: int) -> tuple[int, int]:
             return dozens + 6, half + 1
         return dozens, place + 1
     if _at(tokens, half) in _HALF and _at(tokens, of_half) in _DOZEN:
+        if half == place and number:  # "two half dozens"; "two and a half dozen" are thirty
+            return 6 * number, of_half + 1
         return 12 * number + 6, of_half + 1
     return 0, place
 
