@@ -53,8 +53,10 @@ _HALF_DOZEN = re.compile(
 )
 """A half in digits, where a dozen follows: that of a kilogram is no quantity."""
 _PAIR = {"couple", "par", "pair"}
-_JOINTS = {"and", "y", "i", "a", "of", "de"}
-"""Words that may stand within a number ("trideset i pet", "half a dozen") and end none."""
+_AND = {"and", "y", "i"}
+"""Words that may stand within a number ("trideset i pet") and end none."""
+_JOINTS = _AND | {"a", "of", "de"}
+"""Those of dozens ("half a dozen"). Elsewhere "of" is of a kind: "veinte de cinco litros" is no 25."""
 _NO_NUMBER = re.compile(r"\b(?:što|treće)\b", re.IGNORECASE)
 """What is a number without its diacritics only: "what" and "third" are no hundred and no "trece"."""
 
@@ -116,10 +118,10 @@ def _number(tokens: Sequence[str], place: int) -> tuple[int, int]:
         if value >= 10 or _at(tokens, place) not in _HUNDRED:
             return value, place
     while True:
-        after = _past_joints(tokens, place) if value else place
+        after = place + 1 if value and _at(tokens, place) in _AND else place
         token = _at(tokens, after)
         more = _VALUES.get(token, 0)
-        if token in _HUNDRED and value < 10:
+        if token in _HUNDRED and value < 10 and after == place:
             value = 100 * max(value, 1)
         elif more and (not value or _continues(value, more) or _old_teen(tokens[place - 1], more)):
             value += more
