@@ -42,8 +42,11 @@ _OTHER_FORMS = {
     "dvoje": 2, "dviju": 2, "dvjema": 2, "troje": 3, "triju": 3, "trima": 3, "cetri": 4, "cetvero": 4,
     "cetiriju": 4, "petero": 5, "petoro": 5, "sestero": 6, "sedmero": 7, "osmero": 8, "devetero": 9,
     "desetero": 10, "dvades": 20, "dvaes": 20, "trides": 30, "dvjesta": 200, "trista": 300,
-    "seststo": 600,
-    "una": 1, "uno": 1, "veintiuna": 21, "veintiuno": 21, "fourty": 40,
+    "seststo": 600, "dvi": 2, "dve": 2, "dvaju": 2, "dvama": 2, "cetirima": 4, "cetvoro": 4, "sestoro": 6,
+    "sedmoro": 7, "osmoro": 8, "devetoro": 9, "desetoro": 10, "jedanest": 11, "dvanest": 12,
+    "trinest": 13, "cetrnest": 14, "petnest": 15, "sesnest": 16, "sedamnest": 17, "osamnest": 18,
+    "devetnest": 19,
+    "una": 1, "uno": 1, "veintiuna": 21, "veintiuno": 21, "veinti": 20, "fourty": 40,
 }  # fmt: skip
 _HUNDRED = {"hundred", "hundreds", "stotina", "stotine", "stotinu"}
 _DOZEN = {"dozen", "dozens", "docena", "docenas", "tucet", "tuceta", "tuceti"}
@@ -75,6 +78,17 @@ def _values() -> dict[str, int]:
 _VALUES = _values()
 
 
+def _fused() -> re.Pattern[str]:
+    """Hundreds, tens and the rest in one word: "treintaidós" is good Spanish, "dvadesetpet" is common."""
+    tens = "|".join(word for word, n in _VALUES.items() if 20 <= n < 100 and n % 10 == 0)
+    rest = "|".join(word for word, n in _VALUES.items() if n < 100 and (n < 20 or n % 10))
+    hundreds = "|".join(word for word, n in _VALUES.items() if n >= 100)
+    return re.compile(rf"({hundreds})?([iy]?)({tens})?([iy]?)({rest})?")
+
+
+_FUSED = _fused()
+
+
 def numbers_in(message: str) -> Counter[int]:
     """How often each from 1 to 999 is told.
 
@@ -82,7 +96,8 @@ def numbers_in(message: str) -> Counter[int]:
     """
     plain = without_diacritics("".join(map(_plain, _NO_NUMBER.sub(",", message))))
     plain = _HALF_DOZEN.sub(" and half ", plain)
-    return Counter(n for n in _read(_TOKEN.findall(plain)) if 0 < n <= LARGEST)
+    tokens = [part for token in _TOKEN.findall(plain) for part in _apart(token)]
+    return Counter(n for n in _read(tokens) if 0 < n <= LARGEST)
 
 
 def _plain(character: str) -> str:
@@ -90,6 +105,14 @@ def _plain(character: str) -> str:
     if unicodedata.category(character) != "No":
         return character
     return " and half " if character == "½" else " "
+
+
+def _apart(token: str) -> Sequence[str]:
+    """The words of a number that was written as one; anything else as it is."""
+    if token in _VALUES or (found := _FUSED.fullmatch(token)) is None:
+        return (token,)
+    parts = [part for part in found.groups() if part]
+    return parts if sum(part in _VALUES for part in parts) > 1 else (token,)
 
 
 def _read(tokens: Sequence[str]) -> Iterator[int]:
