@@ -60,6 +60,8 @@ _AND = {"and", "y", "i"}
 """Words that may stand within a number ("trideset i pet") and end none."""
 _JOINTS = _AND | {"a", "of", "de"}
 """Those of dozens ("half a dozen"). Elsewhere "of" is of a kind: "veinte de cinco litros" is no 25."""
+_MOST_JOINTS = 3
+"""At a stretch; without a bound a thousand of them would be looked through a thousand times."""
 _NO_NUMBER = re.compile(r"\b(?:što|treće)\b", re.IGNORECASE)
 """What is a number without its diacritics only: "what" and "third" are no hundred and no "trece"."""
 
@@ -188,7 +190,8 @@ def _old_teen(before: str, more: int) -> bool:
 
 
 def _past_joints(tokens: Sequence[str], place: int) -> int:
-    while _at(tokens, place) in _JOINTS:
+    end = place + _MOST_JOINTS
+    while place < end and _at(tokens, place) in _JOINTS:
         place += 1
     return place
 

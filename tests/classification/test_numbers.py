@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -91,3 +93,19 @@ def test_a_number_counts_as_often_as_it_is_told():
 def test_any_text_is_read(message: str):
     """All of Unicode, digits of other scripts too: never an error, never a number out of range."""
     assert all(1 <= number <= 999 for number in numbers_in(message))
+
+
+@pytest.mark.parametrize("piece", ["a ", "y ", "of a ", "half a ", "1/2 ", "two and ", "i", "sto"])
+def test_time_grows_with_the_length_only(piece: str):
+    """Eight times the text takes nowhere near 64 times the time: the event loop reads it."""
+
+    def seconds(length: int) -> float:
+        text = (piece * length)[:length]
+        best = 1e9
+        for _ in range(3):
+            started = time.process_time()
+            numbers_in(text)
+            best = min(best, time.process_time() - started)
+        return best
+
+    assert seconds(8_000) < 24 * max(seconds(1_000), 0.001)
