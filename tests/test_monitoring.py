@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -24,10 +25,14 @@ def rules() -> list[dict[str, object]]:
     return [rule for group in groups for rule in group["rules"]]
 
 
-def expressions() -> list[str]:
+def panels() -> list[dict[str, Any]]:
     dashboard = json.loads((DOCKER / "grafana" / "dashboards" / "shopintent.json").read_text())
-    panels = [panel for panel in dashboard["panels"] if panel["type"] != "row"]
-    drawn = [target["expr"] for panel in panels for target in panel["targets"]]
+    found: list[dict[str, Any]] = dashboard["panels"]
+    return found
+
+
+def expressions() -> list[str]:
+    drawn = [target["expr"] for panel in panels() for target in panel.get("targets", ())]
     return [*(str(rule["expr"]) for rule in rules()), *drawn]
 
 
@@ -42,6 +47,12 @@ def test_every_metric_asked_for_exists() -> None:
     """A renamed metric does not leave an alert that never fires or a panel that stays empty."""
     asked = {name for one in expressions() for name in re.findall(r"\bintent_\w+", one)}
     assert asked - exposed() == set()
+
+
+def test_every_panel_has_an_id_of_its_own() -> None:
+    """Grafana finds a panel by its id: a link to one opens that one."""
+    ids = [panel["id"] for panel in panels()]
+    assert sorted(ids) == sorted(set(ids))
 
 
 def test_every_recorded_series_asked_for_is_recorded() -> None:
