@@ -142,15 +142,20 @@ def test_image_is_run_by_nobody_special(name: str) -> None:
     assert "build-essential" not in last
 
 
-def test_image_builds_all_that_it_verifies() -> None:
-    """The weights of every model of the store: any of them may be asked for, and one without fails."""
+def test_image_builds_all_that_it_verifies(fake_store: Path) -> None:
+    """The weights of every model of the store: any of them may be asked for, and one without fails.
+    A folder without a version, as that of bases from elsewhere, is no model.
+    """
     found = re.search(
         r"models build \\\n\s+\$\((find [^)]+)\)", (ROOT / "Dockerfile.cpu").read_text()
     )
     assert found is not None
-    command = found[1].replace("/srv/model_store", str(ROOT / "model_store"))
-    built = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True)
-    assert sorted(built.stdout.split()) == list(Store(ROOT / "model_store").names())
+    (fake_store / "bases").mkdir()
+    (fake_store / "bases" / "my-base-0123.gguf").touch()
+    for store in (ROOT / "model_store", fake_store):
+        command = found[1].replace("/srv/model_store", str(store))
+        built = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True)
+        assert built.stdout.split() == list(Store(store).names())
 
 
 def test_gpu_image_serves_checkpoints() -> None:
