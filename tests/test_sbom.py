@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import platform
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -53,3 +55,14 @@ def test_names_models_with_the_digest_of_their_weights(bill: dict[str, Any]) -> 
 def test_same_contents_give_the_same_bytes(fake_store: Path) -> None:
     """An image that is built again has the same bill."""
     assert printed(fake_store) == printed(fake_store)
+
+
+@pytest.mark.skipif(not Path("/usr/bin/dpkg-query").exists(), reason="a machine without dpkg")
+@pytest.mark.parametrize("vendor", ["debian", "ubuntu"])
+def test_system_packages_are_those_of_the_system(
+    vendor: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The CPU image is Debian and the GPU image Ubuntu; each patches its own versions."""
+    monkeypatch.setattr(platform, "freedesktop_os_release", lambda: {"ID": vendor})
+    packages = runpy.run_path(str(SCRIPT))["debian_packages"]()
+    assert next(packages)["purl"].startswith(f"pkg:deb/{vendor}/")

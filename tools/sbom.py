@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import platform
 import subprocess
 import sys
 import uuid
@@ -92,10 +93,12 @@ def debian_packages() -> Iterator[Component]:
         )
     except FileNotFoundError:
         return
+    # The GPU image is Ubuntu: whoever looks for a vulnerable version looks in its vendor's list.
+    vendor = platform.freedesktop_os_release().get("ID", "debian")
     for line in answer.stdout.splitlines():
         name, release, architecture, status = line.split("\t")
         if status.startswith("ii"):
-            purl = f"pkg:deb/debian/{quote(name)}@{quote(release)}?arch={architecture}"
+            purl = f"pkg:deb/{vendor}/{quote(name)}@{quote(release)}?arch={architecture}"
             yield _library(name, release, purl, [])
 
 
