@@ -6,13 +6,21 @@ import json
 import re
 import shutil
 import subprocess
+from contextlib import suppress
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import pytest
 import yaml
+from prometheus_client import Gauge
 
+from app.classification.classifier import Message
+from app.errors import QueueFull
 from app.metrics import REGISTRY
+from app.serving.queue import TokenQueue
+from app.serving.ticket import Ticket
+from app.settings import Settings
 
 ROOT = Path(__file__).parent.parent
 DOCKER = ROOT / "docker"
@@ -75,11 +83,24 @@ def test_every_alert_has_its_runbook() -> None:
 
 def test_every_setting_is_documented() -> None:
     """No setting has to be looked up in the code."""
-    from app.settings import Settings
-
     operations = (ROOT / "docs" / "operations.md").read_text()
     names = {f"INTENT_{field.upper()}" for field in Settings.model_fields}
     assert {name for name in names if f"`{name}`" not in operations} == set()
+
+
+@pytest.mark.anyio
+async def test_a_queue_can_be_as_full_as_the_alert_says() -> None:
+    """What would come after its deadline is not let in: two cores drain 43 messages a second."""
+    limits = Settings.model_construct()
+    queue = TokenQueue(limits.queue_tokens, Gauge("tokens", "", registry=None))
+    queue._tokens_per_second = 43.1 * 18
+    message = Message("where is my order", range(18))
+    with suppress(QueueFull):
+        while True:
+            queue.enter(Ticket([(0, message)], perf_counter() + limits.deadline_ms / 1000))
+    (alert,) = (rule for rule in rules() if rule.get("alert") == "IntentQueueNearlyFull")
+    threshold = float(str(alert["expr"]).rpartition(">")[2])
+    assert queue.tokens / queue.limit > threshold
 
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
