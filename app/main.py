@@ -60,6 +60,10 @@ log = structlog.get_logger()
 
 CLOSE_SECONDS = 60.0
 """The longest that closing waits for admitted work."""
+_ROUTERS = tuple(
+    module.router
+    for module in (classify, cart, feedback, rasa, inference_v2, models, admin, probes, pages)
+)
 
 
 def create_app(
@@ -107,8 +111,7 @@ def create_app(
         },
     )
     app.openapi = partial(document, app, access)  # type: ignore[method-assign]
-    routers = (classify, cart, feedback, rasa, inference_v2, models, admin, probes, pages)
-    for router in (module.router for module in routers):
+    for router in _ROUTERS:
         app.include_router(router)
     return app
 
@@ -135,7 +138,11 @@ def _middleware(
         expose_headers=("Retry-After", "X-Request-Id"),
     )
     return [
-        Middleware(RequestContext, lifecycle=lifecycle),
+        Middleware(
+            RequestContext,
+            lifecycle=lifecycle,
+            routes=[route for router in _ROUTERS for route in router.routes],
+        ),
         # Before the guard: a browser asks without a key whether it may ask with one.
         *([cors] if settings.cors_origins else []),
         Middleware(Unforeseen),

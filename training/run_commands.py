@@ -37,7 +37,7 @@ RecipeName = Annotated[
     str | None, typer.Option("--recipe", help="TOML file of knobs, or a name in training/recipes.")
 ]
 Languages = Annotated[str, typer.Option(help="Of the stock negatives, by comma.")]
-Epochs = Annotated[float | None, typer.Option(help="Passes over the rows.")]
+Epochs = Annotated[float | None, typer.Option(min=0, help="Passes over the rows.")]
 Seed = Annotated[int | None, typer.Option(help="Same seed, same result; 20 by default.")]
 Precision = Annotated[
     Literal["auto", "bf16", "nf4"] | None,
@@ -319,6 +319,8 @@ def _recipe(
 
 def _require_device(device: str) -> None:
     """Told before a run is laid out: torch would say so in a traceback, at the first long step."""
+    if device == "cpu":
+        return
     import torch
 
     try:

@@ -258,7 +258,7 @@ async def _infer(
 def _timeout_ms(asked: InferRequest) -> int | None:
     """Of Triton's parameter ``timeout``, in microseconds; 0 and less, as no number, sets none."""
     limit = asked.parameters.get("timeout")
-    if not isinstance(limit, int | float) or limit <= 0:
+    if isinstance(limit, bool) or not isinstance(limit, int | float) or limit <= 0:
         return None
     # More than Triton's clients can send: JSON can say infinity, and digits without end.
     if not limit < 1 << 64:

@@ -70,5 +70,5 @@ class KeyRing:
         return found.st_mtime_ns, found.st_size, found.st_ino
 
     def _read(self) -> tuple[Key, ...]:
-        listed = read_keys(self.path.read_text("utf-8")) if self.path else ()
+        listed = read_keys(self.path.read_text("utf-8-sig")) if self.path else ()
         return (*self._fixed, *listed)

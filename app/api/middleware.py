@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Sequence
 from time import perf_counter
 from uuid import uuid4
 
 import structlog
 from starlette.exceptions import HTTPException
+from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import metrics
@@ -38,9 +40,10 @@ _HEADERS = (
 class RequestContext:
     """Outermost, around all that is answered."""
 
-    def __init__(self, app: ASGIApp, lifecycle: Lifecycle) -> None:
+    def __init__(self, app: ASGIApp, lifecycle: Lifecycle, routes: Sequence[BaseRoute]) -> None:
         self.app = app
         self.lifecycle = lifecycle
+        self.routes = routes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -71,6 +74,10 @@ class RequestContext:
             await self.app(scope, receive, send_with_headers)
         finally:
             metrics.IN_FLIGHT.dec()
+            if "route" not in scope:  # whom the guard refused is counted where he wanted to go
+                scope["route"] = next(
+                    (r for r in self.routes if r.matches(scope)[0] is Match.FULL), None
+                )
             _account(scope, status, perf_counter() - started)
 
 

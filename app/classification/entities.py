@@ -56,13 +56,14 @@ _NUMBER = (
 )
 """An amount's number, thousands in groups or not; no group goes on from a time or a date."""
 _SIGN = (
-    r"[\s:.,]{0,3}(?:\b(?:number|n[uú]m|n\.?o|nr|nro|id|code|broj|br|n[uú]mero)\b|\bn\.?[º°]|[#№])"
+    r"[\s:.,]{0,3}(?:\b(?:with|under|pod|con)\s(?:the\s|el\s)?)?"
+    r"(?:\b(?:number|n[uú]m|n\.?o|nr|nro|id|code|broj(?:em)?|br|n[uú]mero)\b|\bn\.?[º°]|[#№])"
 )
 _IS = r"(?:[\s:.,]{0,3}\b(?:is|je|glasi|es)\b)?"
 _CODE = r"(?=[a-z-]{0,12}\d)[a-z0-9][a-z0-9-]{1,23}[a-z0-9]"
 _PATTERNS = {
     "email": (
-        r"(?<![\w.%+-])(?P<v>[\w%+-][\w.%+-]{0,63}@[a-z0-9-]{1,63}(?:\.[a-z0-9-]{1,63}){0,6}"
+        r"(?<![\w.%+-])(?P<v>[\w%+-][\w.%+-]{0,63}@(?:[^\W_]|-){1,63}(?:\.(?:[^\W_]|-){1,63}){0,6}"
         r"\.[^\W\d_]{2,24})(?![\w-])"
     ),
     "order_number": (

@@ -331,6 +331,17 @@ def test_an_empty_key_file_lets_nobody_in(run: Callable[..., Running], tmp_path:
     refused(service.client.get("/v1/models"))
 
 
+def test_a_key_file_may_begin_with_the_mark_of_some_editors(
+    run: Callable[..., Running], tmp_path: Path
+) -> None:
+    """A byte-order mark is no part of the first line."""
+    path = tmp_path / "keys"
+    path.write_text(f"{KEY_ALL.line}\n", encoding="utf-8-sig")
+    service = run(keys_file=path).wait_until_ready()
+    headers = {"authorization": f"Bearer {ALL}"}
+    assert service.client.get("/v1/models", headers=headers).status_code == 200
+
+
 @pytest.mark.anyio
 async def test_without_keys_it_answers_on_loopback_only(settings: Settings) -> None:
     """However the application was put on another address, without keys it answers nothing there."""

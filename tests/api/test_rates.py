@@ -75,7 +75,9 @@ def test_callers_are_forgotten_in_turn() -> None:
 def test_refusals_are_told_as_429(run: Callable[..., Running]) -> None:
     """One key's excess does not touch another's; a batch counts its messages; probes are free."""
     keys = f"{KEY_ONE.line};{KEY_OTHER.line}"
-    service = run(keys=keys, rate_per_second=0.01, rate_burst=4.0).wait_until_ready()
+    service = run(
+        keys=keys, rate_per_second=0.01, rate_burst=4.0, public_metrics=True
+    ).wait_until_ready()
 
     def ask(key: str, *texts: str) -> int:
         headers = {"authorization": f"Bearer {key}"}
@@ -89,6 +91,10 @@ def test_refusals_are_told_as_429(run: Callable[..., Running]) -> None:
     assert ask(OTHER, "a") == 200
     assert ask("wrong", "a") == 401
     assert service.client.get("/livez").status_code == 200
+    counted = service.client.get("/metrics").text
+    for status in (401, 429):  # under the route that they wanted, though they never came to it
+        wanted = f'intent_requests_total{{route="/v1/classify/batch",status="{status}"}}'
+        assert wanted in counted
 
 
 def test_without_keys_addresses_are_counted(run: Callable[..., Running]) -> None:
