@@ -24,6 +24,7 @@ REPORT_HTML = "report.html"
 _STYLE = """
 :root{color-scheme:light dark}
 body{font:16px/1.55 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}
+.wide{overflow-x:auto}
 table{border-collapse:collapse;margin:1rem 0;width:100%}
 th,td{padding:.3rem .6rem;text-align:right;border-bottom:1px solid #8884}
 th:first-child,td:first-child{text-align:left}
@@ -283,7 +284,8 @@ def _html(manifest: Manifest, tables: Sequence[Table], evaluations: Sequence[Eva
         )
         parts.append(
             f"<h2>{html.escape(heading)}</h2><p>{html.escape(text)}</p>"
-            f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+            f"<div class='wide' role='region' aria-label='{html.escape(heading)}' tabindex='0'>"
+            f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
         )
     return (
         "<!doctype html><html lang='en'><meta charset='utf-8'>"
