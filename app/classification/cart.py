@@ -6,7 +6,7 @@ catalog; numbers are three digits, each a choice of ten. No text is generated.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import exp, log, log1p
 
@@ -182,7 +182,9 @@ def decide(
     candidates: tuple[str, ...] = ()
     if CART_OUTCOMES[outcome] == "actions":
         slots = _slots(scores, pointers, calibration)
-        actions = tuple(_summed(slots, float(outcomes[outcome]), pointers, products, calibration))
+        actions = tuple(
+            _summed(slots, float(outcomes[outcome]), pointers, products, calibration, scores.told)
+        )
     elif CART_OUTCOMES[outcome] == "ambiguous":
         candidates = _candidates(pointers[0], products, calibration)
     return CartDecision(
@@ -247,6 +249,7 @@ def _summed(
     pointers: Floats,
     products: Sequence[str],
     calibration: CartCalibration,
+    told: Container[int],
 ) -> Iterator[CartAction]:
     """One action for each product and direction, in the order in which they were named."""
     alike: dict[tuple[int, int], list[_Slot]] = {}
@@ -264,13 +267,22 @@ def _summed(
         yield CartAction(
             action=SLOT_ACTIONS[action],
             product=products[product],
-            quantity=min(LARGEST, sum(slot.quantity for slot in same)),
+            quantity=_together([slot.quantity for slot in same], told),
             confidence=calibration.confidence(probability),
             ambiguous=unsure is not None,
             candidates=_candidates(free[unsure.index], products, calibration)
             if unsure is not None
             else (),
         )
+
+
+def _together(quantities: Sequence[int], told: Container[int]) -> int:
+    """How many of a product that was named several times: the sum, at most :data:`LARGEST`.
+
+    A 1 that nobody told adds nothing to a number: "six pairs of sandals, the golden ones" are six.
+    """
+    numbers = [number for number in quantities if number > 1 or number in told]
+    return min(LARGEST, sum(numbers or quantities))
 
 
 def _close(pointer: Floats, calibration: CartCalibration) -> bool:

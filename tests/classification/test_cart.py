@@ -78,9 +78,16 @@ def test_actions_without_any_action_give_the_best_one():
 
 def test_the_same_product_twice_is_summed_up():
     """Two teas and one more are three teas; putting in and taking out stay apart."""
-    scores = told((ADD, 0, 2), (ADD, 0, 1), (REMOVE, 0, 5))
+    scores = replace(told((ADD, 0, 2), (ADD, 0, 1), (REMOVE, 0, 5)), told={2: 1, 1: 1, 5: 1})
     assert said(scores) == [("add", PRODUCTS[0], 3), ("remove", PRODUCTS[0], 5)]
     assert said(told((ADD, 0, 999), (ADD, 0, 999)))[0] == ("add", PRODUCTS[0], 999)
+
+
+def test_a_one_that_nobody_told_adds_nothing_to_a_number():
+    """Six pairs of sandals, the golden ones, are six; a tea and a tea are two."""
+    scores = told((ADD, 0, 6), (ADD, 0, 1))
+    assert said(replace(scores, told={6: 1})) == [("add", PRODUCTS[0], 6)]
+    assert said(told((ADD, 0, 1), (ADD, 0, 1))) == [("add", PRODUCTS[0], 2)]
 
 
 @pytest.mark.parametrize("outcome", ["no_action", "not_in_catalog", "ambiguous"])
