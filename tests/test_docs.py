@@ -151,7 +151,7 @@ _COMMAND = re.compile(
 def commands_of(page: Path) -> list[tuple[str, list[str]]]:
     """Our own commands on a page with their arguments, without what a shell would take off."""
     found = []
-    for program, rest in _COMMAND.findall(re.sub(r"\\\\\n *", " ", page.read_text())):
+    for program, rest in _COMMAND.findall(re.sub(r"\\\n *", " ", page.read_text())):
         line = re.split(r" #|>|\||`|&&|2>", rest.replace("...", ""))[0]
         found.append((program, shlex.split(line)))
     return found

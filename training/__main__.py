@@ -182,7 +182,13 @@ def main() -> None:
         app()
     except ShopintentError as error:
         # It quotes what a file holds, and brackets in that are no markup.
-        console.print(f"[red]error:[/] {escape(str(error))}", highlight=False)
+        console.print(f"[red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+        sys.exit(2)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        told = escape(f"{error.filename}: {error.strerror}")
+        console.print(f"[red]error:[/] {told}", highlight=False, soft_wrap=True)
         sys.exit(2)
     except SystemExit as stop:
         if stop.code == 130:  # typer makes it of Ctrl-C

@@ -13,6 +13,7 @@ from __future__ import annotations
 import random
 import re
 import shutil
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -100,6 +101,9 @@ def read_inputs(
     ]
     if held:
         reported.insert(0, TestSet("dev", held))
+    twice = [name for name, count in Counter(one.name for one in reported).items() if count > 1]
+    if twice:
+        raise InputError(f"two files would be reported as {twice[0]!r}: rename one of them")
     return rows, held, reported
 
 

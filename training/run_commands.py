@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from training.recipe import Recipe
     from training.runs import Run
 
+_STORE = Path("model_store")
 Store = Annotated[Path, typer.Option(help="The model store to publish into.")]
 Threads = Annotated[int, typer.Option(help="Threads; 0 takes what this machine gives.")]
 Device = Annotated[str, typer.Option(help="cpu, or cuda for a GPU.")]
@@ -63,7 +65,7 @@ def fit(
     test: Test = None,
     base: Base = None,
     recipe: RecipeName = None,
-    store: Store = Path("model_store"),
+    store: Store = _STORE,
     languages: Languages = "en",
     epochs: Epochs = None,
     seed: Seed = None,
@@ -108,7 +110,7 @@ def prepare(
     test: Test = None,
     base: Base = None,
     recipe: RecipeName = None,
-    store: Store = Path("model_store"),
+    store: Store = _STORE,
     languages: Languages = "en",
     epochs: Epochs = None,
     seed: Seed = None,
@@ -214,7 +216,7 @@ def base(
     name: Annotated[
         str, typer.Argument(help="A directory, a GGUF file or owner/model[@revision].")
     ],
-    store: Store = Path("model_store"),
+    store: Store = _STORE,
 ) -> None:
     """Put a base that no package index has into the store, as a GGUF file."""
     limit_threads(0)
@@ -232,7 +234,7 @@ def base(
 
 def adapter_cost(
     name: Annotated[str, typer.Option(help="A model in the store.")] = "storefront",
-    store: Store = Path("model_store"),
+    store: Store = _STORE,
     rounds: Annotated[int, typer.Option(min=1, help="Alternating measurements of each.")] = 20,
     threads: Threads = 1,
 ) -> None:
@@ -370,4 +372,9 @@ def _say_done(directory: Path, *steps: str) -> None:
 def _say_published(artifact: Artifact) -> None:
     name = artifact.manifest.name
     console.print(f"published {artifact.label}: see {artifact.directory / 'report.md'}")
-    console.print(f"serve it: INTENT_MODELS={name} .venv/bin/shopintent serve")
+    store = artifact.directory.parents[1]
+    elsewhere = (
+        "" if store.resolve() == _STORE.resolve() else f"INTENT_STORE_DIR={quote(str(store))} "
+    )
+    serve = f"serve it: {elsewhere}INTENT_MODELS={name} .venv/bin/shopintent serve"
+    console.print(serve, markup=False, soft_wrap=True)

@@ -21,6 +21,7 @@ def test_a_run_is_resumed_only_for_the_same_inputs_and_settings(tmp_path: Path):
     assert run_directory("shop", [rows], "epochs=8") != first
 
 
+@pytest.mark.train
 def test_brackets_in_a_file_are_told_as_they_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
@@ -37,6 +38,7 @@ def test_brackets_in_a_file_are_told_as_they_are(
     assert "'[bold]'" in told
 
 
+@pytest.mark.train
 @pytest.mark.parametrize("device", ["gpu", "cuda:99"])
 def test_a_device_that_is_not_there_is_told_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], device: str
@@ -53,3 +55,36 @@ def test_a_device_that_is_not_there_is_told_at_once(
         main()
     assert stopped.value.code == 2
     assert f"the device '{device}' cannot be used here" in capsys.readouterr().err
+
+
+@pytest.mark.train
+def test_two_files_of_one_name_cannot_both_be_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """The figures of the one would stand for both."""
+    rows = "".join(f"{number} {intent},{intent}\n" for number in range(9) for intent in "ab")
+    for place in ("train.csv", "may/shop.csv", "june/shop.csv"):
+        (tmp_path / place).parent.mkdir(exist_ok=True)
+        (tmp_path / place).write_text(f"text,intent\n{rows}", encoding="utf-8")
+    given = ["prepare", "--run", str(tmp_path / "run"), "--train", str(tmp_path / "train.csv")]
+    tests = [f"--test={tmp_path}/{month}/shop.csv" for month in ("may", "june")]
+    monkeypatch.setattr("sys.argv", ["training", *given, "--name", "a", *tests])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 2
+    assert "two files would be reported as 'shop'" in capsys.readouterr().err
+
+
+@pytest.mark.train
+def test_a_run_that_is_a_file_is_told_by_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """One line that can be copied, not a traceback."""
+    run = tmp_path / "run"
+    run.touch()
+    monkeypatch.setattr("sys.argv", ["training", "evaluate", "--run", str(run)])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert str(run) in line
