@@ -11,7 +11,7 @@ from app import metrics
 from app.classification.cart_reader import CartMessage, CartReader, Catalog
 from app.classification.prompt import normalise_lines
 from app.domain import CartDecision, ModelRef, Timings
-from app.errors import CatalogInvalid, NoCartModel, ShopintentError
+from app.errors import CatalogInvalid, EmptyText, NoCartModel, ShopintentError
 from app.serving.cache import Key
 from app.serving.live_model import LiveModel
 from app.serving.service import Service
@@ -93,7 +93,11 @@ async def admit_cart(
     _reader(service, service.registry.get(model))
     service.check_size([text])
     _check_catalog(service, catalog)
-    normal = normalise_lines(text)
+    try:
+        normal = normalise_lines(text)
+    except EmptyText as error:
+        error.index = 0  # as of a batch of one: the answer names the field
+        raise
     while True:
         live = service.registry.get(model)
         try:

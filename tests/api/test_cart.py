@@ -182,8 +182,10 @@ def test_a_catalog_of_no_or_too_many_products_is_refused(carts: Running) -> None
 
 @pytest.mark.parametrize(("text", "slug"), [(" ", "empty-text"), ("a" * 2001, "text-too-long")])
 def test_the_message_has_the_limits_of_any_message(carts: Running, text: str, slug: str) -> None:
-    """As for classify."""
-    check(ask(carts, text), 422, slug)
+    """As for classify, and the answer names the field."""
+    answer = ask(carts, text)
+    check(answer, 422, slug)
+    assert [one["pointer"] for one in answer.json()["errors"]] == ["#/text"]
 
 
 def test_a_model_without_cart_heads_says_so(service: Running) -> None:
