@@ -66,14 +66,11 @@ _ROUND_HUNDREDS = (
     100, 110, 120, 125, 144, 150, 160, 180, 200, 220, 240, 250, 300, 320, 350, 360, 400, 450, 480,
     500, 550, 600, 650, 700, 750, 800, 850, 900, 950, 999,
 )  # fmt: skip
-_DOZENS: dict[str, dict[int, tuple[str, ...]]] = {
-    "en": {6: ("half a dozen",), 12: ("a dozen",), 24: ("two dozen",), 36: ("three dozen",)},
-    "hr": {6: ("pola tuceta",), 12: ("tucet",), 24: ("dva tuceta",), 36: ("tri tuceta",)},
-    "es": {
-        6: ("media docena de",), 12: ("una docena de",), 24: ("dos docenas de",),
-        36: ("tres docenas de",),
-    },
-}  # fmt: skip
+_DOZENS = {
+    "en": {6: "half a dozen", 12: "a dozen", 24: "two dozen", 36: "three dozen"},
+    "hr": {6: "pola tuceta", 12: "tucet", 24: "dva tuceta", 36: "tri tuceta"},
+    "es": {6: "media docena de", 12: "una docena de", 24: "dos docenas de", 36: "tres docenas de"},
+}
 _FREE_DOZENS: dict[str, dict[int, tuple[str, ...]]] = {
     "en": {
         6: ("half a dozen", "half dozen", "a half dozen"), 12: ("a dozen", "one dozen", "1 dozen"),
@@ -157,9 +154,11 @@ def counted(
         return _in_units(language, phrase, number, unit, rng, nominative=nominative)
     if phrase.plural_only:
         return f"{number}x {phrase.nominative}" if number > 1 or explicit else one
-    dozens = _FREE_DOZENS[language] if freely else _DOZENS[language]
-    if number in dozens and roll < 0.4:
-        return f"{rng.choice(dozens[number]) if freely else dozens[number][0]} {phrase.many}"
+    if roll < 0.4:
+        if freely and number in _FREE_DOZENS[language]:
+            return f"{rng.choice(_FREE_DOZENS[language][number])} {phrase.many}"
+        if number in _DOZENS[language]:
+            return f"{_DOZENS[language][number]} {phrase.many}"
     return _in_words(language, phrase, number, rng, roll, nominative=nominative)
 
 
