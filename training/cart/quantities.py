@@ -154,11 +154,8 @@ def counted(
         return _in_units(language, phrase, number, unit, rng, nominative=nominative)
     if phrase.plural_only:
         return f"{number}x {phrase.nominative}" if number > 1 or explicit else one
-    if roll < 0.4:
-        if freely and number in _FREE_DOZENS[language]:
-            return f"{rng.choice(_FREE_DOZENS[language][number])} {phrase.many}"
-        if number in _DOZENS[language]:
-            return f"{_DOZENS[language][number]} {phrase.many}"
+    if roll < 0.4 and (dozens := _dozens(language, number, rng, freely=freely)):
+        return f"{dozens} {phrase.many}"
     return _in_words(language, phrase, number, rng, roll, nominative=nominative)
 
 
@@ -236,6 +233,12 @@ def _single(language: str, phrase: NounPhrase, one: str, rng: random.Random) -> 
     vowel = one[0].lower() in "aeio8" or one.startswith(("11", "18", "un", "um"))
     vowel = vowel and not one.startswith(("uni", "Uni"))
     return f"{'an' if vowel else 'a'} {one}"
+
+
+def _dozens(language: str, number: int, rng: random.Random, *, freely: bool) -> str | None:
+    if freely and number in _FREE_DOZENS[language]:
+        return rng.choice(_FREE_DOZENS[language][number])
+    return _DOZENS[language].get(number)
 
 
 def _in_units(
