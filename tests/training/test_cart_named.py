@@ -11,7 +11,7 @@ from dataclasses import asdict, replace
 import pytest
 
 from tests.training.held_out_nouns import held_out_nouns, words_of
-from training.cart import generation
+from training.cart import generation, named
 from training.cart.catalogs import LARGEST, SMALLEST, Catalog
 from training.cart.drawing import Draw, DrawAgain
 from training.cart.generation import generate_together
@@ -19,6 +19,7 @@ from training.cart.grammar import read_phrase
 from training.cart.matching import has_richer
 from training.cart.named import draw_named, read_named
 from training.cart.phrasings import Phrasing, accepts
+from training.cart.products import _BRANDS
 from training.cart.validation import check_row
 from training.examples import LANGUAGES
 
@@ -55,15 +56,58 @@ def test_what_is_asked_for_in_vain_was_taken_out(language):
         sizes.add(len(catalog.products))
         names = set(catalog.names)
         assert not {line.name for line in catalog.unlisted} & names
+        assert not {line.base for line in catalog.unlisted} & {p.base for p in catalog.products}
         assert not [line.name for line in catalog.unlisted if has_richer(line.name, catalog.names)]
     assert min(sizes) == SMALLEST
-    assert max(sizes) > 10
+    assert max(sizes) > 25
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_strangers_have_no_word_in_common_with_the_shop(language):
+    """Else a way of asking for one line might mean another just as well."""
+    rng = random.Random(language)
+    shops = {line.family: number for number, s in enumerate(read_named(language)) for line in s}
+    joined = 0
+    for _ in range(100):
+        lines = draw_named(language, rng).products
+        said = defaultdict(set)
+        for line in lines:
+            for text in (line.base, *(way.nominative for way in line.exact)):
+                said[shops[line.family]] |= named._beginnings(text)
+        joined += len(said) > 1
+        brands = {stem for brand in _BRANDS["train"] for stem in named._beginnings(brand)}
+        for shop, stems in said.items():
+            others = set().union(*(s for other, s in said.items() if other != shop))
+            assert not (stems & others) - brands
+    assert 30 < joined < 70
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_line_is_asked_for_by_its_ways_under_whatever_name_it_is_listed(language):
+    rng = random.Random(language)
+    own = {line.family: line for lines in read_named(language) for line in lines}
+    relisted = branded = 0
+    for _ in range(100):
+        catalog = draw_named(language, rng)
+        assert len({name.casefold() for name in catalog.names}) == len(catalog.names)
+        for line in catalog.products:
+            assert set(own[line.family].exact) <= set(line.exact)
+            relisted += not any(word in line.name.casefold() for word in words_in(line.base))
+            branded += any(brand in line.name for brand in _BRANDS["train"])
+    assert relisted > 100
+    assert branded > 100
+
+
+def words_in(text):
+    return re.findall(r"\w{3,}", text.casefold())
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_rows_of_named_catalogs_are_sound(language, monkeypatch):
     """Every kind but those that need families."""
     monkeypatch.setattr(generation, "NAMED_SHARE", 1.0)
+    monkeypatch.setattr(named, "RELISTED", 0)
+    monkeypatch.setattr(named, "_RESTYLED", 0)
     ways = defaultdict(set)
     for line in (line for lines in read_named(language) for line in lines):
         ways[line.name] |= {phrase.nominative for phrase in line.exact}
@@ -77,6 +121,15 @@ def test_rows_of_named_catalogs_are_sound(language, monkeypatch):
                 assert mention in {*ways[action["product"]], action["product"]}
     assert set(kinds) == {"single", "several", "absent", "no_action", "adversarial"}
     assert min(kinds.values()) > 15
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_rows_of_restyled_catalogs_are_sound(language, monkeypatch):
+    monkeypatch.setattr(generation, "NAMED_SHARE", 1.0)
+    rng = random.Random(language)
+    for _ in range(100):
+        for row in generate_together(language, "train", rng, 4):
+            assert check_row(asdict(row), "train") == []
 
 
 @pytest.mark.parametrize("split", ["dev", "test"])

@@ -12,7 +12,7 @@ from training.cart.products import Product, Split, products_of, relist, restyle
 from training.examples import LANGUAGES
 
 SMALLEST, LARGEST = 5, 60
-_RELISTED = 0.3
+RELISTED = 0.3
 """Of the products in training, those that stand under another of the names that people have for them."""
 STRAY_FIT = 0.6
 """From here on a mention looks as if it meant a product, whatever it was written for."""
@@ -118,7 +118,7 @@ def draw_catalog(
     styled: dict[str, Product] = {}
     for product in listed:
         other = product
-        if split == "train" and not product.commanding and rng.random() < _RELISTED:
+        if split == "train" and not product.commanding and rng.random() < RELISTED:
             other = relist(product, rng)
         other = restyle(other, split, rng) if rng.random() < 0.7 else other
         styled.setdefault(other.name.casefold(), other)
