@@ -26,6 +26,7 @@ from training.cart.phrasings import SLOT, read_phrasings
 from training.cart.validation import check_row
 from training.cart.written import draw_written, read_written
 from training.examples import LANGUAGES
+from training.noise import without_diacritics
 from training.stage_one import CartPupil
 from training.storefront import WRITTEN_SHARE
 
@@ -101,8 +102,9 @@ def cart_pieces(directory: Path) -> set[int]:
         texts += catalog.names
         texts += [row["text"] for row in catalog.rows]
     for line in (p for language in LANGUAGES for lines in read_named(language) for p in lines):
-        texts += [line.name, *(phrase.many for phrase in line.exact)]
-        texts += [phrase.nominative for phrase in line.exact]
+        names = {line.name, *(f for phrase in line.exact for f in (phrase.nominative, phrase.many))}
+        texts += [*names, *(name.upper() for name in names), *(f" {name}" for name in names)]
+        texts += [*(name[0].upper() + name[1:] for name in names), *map(without_diacritics, names)]
     ways = {way for text in texts for way in (text, text.capitalize(), text.casefold())}
     return set().union(*found, *map(plain, ways))
 
