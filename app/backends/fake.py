@@ -63,11 +63,12 @@ class FakeBackend:
     def embed_after(
         self, prefix: MarkedTokens, message: MarkedTokens
     ) -> tuple[HiddenStates, HiddenStates]:
-        """A mark of the prefix sees its own line, one of the message all of the message before it."""
+        """A mark of the prefix sees its own line, one of the message all since the last of these."""
         self._read([prefix.tokens, message.tokens])
         starts = [_text(prefix.tokens[: mark + 1]) for mark in prefix.marks]
         lines = [start.rstrip("\n").rpartition("\n")[2] for start in starts]
-        heads = [_text(message.tokens[: mark + 1]) for mark in message.marks]
+        begun = prefix.tokens[prefix.marks[-1] + 1 :] if prefix.marks else prefix.tokens
+        heads = [_text((*begun, *message.tokens[: mark + 1])) for mark in message.marks]
         return self._states(lines), self._states(heads)
 
     def _read(self, parts: Sequence[TokenIds]) -> list[str]:

@@ -56,8 +56,8 @@ class CartPrompt:
     """The text around a catalog and a message, tokenised piece by piece, as in training.
 
     Catalog prefix: ``<bos>`` (the backend's) + ``catalog_prefix``, then every product + its suffix, at
-    whose last token the product's state is read. Message: ``message_prefix`` + message +
-    ``message_suffix`` + one token a slot, at which the slots' states are read.
+    whose last token the product's state is read, then ``message_prefix``, so that it is computed with the
+    catalog. Message: message + ``message_suffix`` + one token a slot, at which the slots' states are read.
     """
 
     def __init__(self, spec: CartPromptSpec, tokenise: Callable[[str], TokenIds]) -> None:
@@ -74,12 +74,12 @@ class CartPrompt:
     @property
     def around_message(self) -> int:
         """Tokens of the message part that are not the message's own."""
-        return len(self._message_prefix) + len(self._message_suffix) + len(self._slots)
+        return len(self._message_suffix) + len(self._slots)
 
     @property
-    def before_catalog(self) -> int:
-        """Tokens before the first product."""
-        return len(self._catalog_prefix)
+    def around_catalog(self) -> int:
+        """Tokens of the catalog prefix that are no product's."""
+        return len(self._catalog_prefix) + len(self._message_prefix)
 
     def product_tokens(self, product: TokenIds) -> int:
         """What a product takes of the catalog prefix."""
@@ -93,10 +93,10 @@ class CartPrompt:
             tokens += product
             tokens += self._product_suffix
             marks.append(len(tokens) - 1)
-        return MarkedTokens(tuple(tokens), tuple(marks))
+        return MarkedTokens((*tokens, *self._message_prefix), tuple(marks))
 
     def message(self, message: TokenIds) -> MarkedTokens:
         """The message part of a tokenised message, marked at the slots."""
-        start = (*self._message_prefix, *message, *self._message_suffix)
+        start = (*message, *self._message_suffix)
         end = len(start) + len(self._slots)
         return MarkedTokens((*start, *self._slots), tuple(range(len(start), end)))

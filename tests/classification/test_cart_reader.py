@@ -119,7 +119,7 @@ def test_a_prompt_that_leaves_no_room_is_refused():
     with pytest.raises(ManifestInvalid):
         reader(max_prefix_tokens=128, spec=long)
     with pytest.raises(ManifestInvalid):
-        reader(spec=CartSpec(prompt=CartPromptSpec(message_prefix="x" * 60)))
+        reader(spec=CartSpec(prompt=CartPromptSpec(message_suffix="x" * 60)))
 
 
 @pytest.fixture

@@ -75,15 +75,15 @@ def test_the_cart_prompt_marks_each_product_at_its_end_and_each_slot():
     """Pieces stand as published, and states are read where training reads them."""
     prompt = CartPrompt(CartPromptSpec(), as_bytes)
     catalog = prompt.catalog([as_bytes("tea"), as_bytes("oil 1l")])
-    assert bytes(catalog.tokens) == b"Catalog:\ntea\noil 1l\n"
+    assert bytes(catalog.tokens) == b"Catalog:\ntea\noil 1l\nMessage: "
     assert [bytes(catalog.tokens[: mark + 1]) for mark in catalog.marks] == [
         b"Catalog:\ntea\n", b"Catalog:\ntea\noil 1l\n",
     ]  # fmt: skip
     message = prompt.message(as_bytes("two teas"))
-    assert bytes(message.tokens) == b"Message: two teas\n123456"
+    assert bytes(message.tokens) == b"two teas\n123456"
     assert bytes(message.tokens[mark] for mark in message.marks) == b"123456"
     assert len(message.tokens) == len("two teas") + prompt.around_message
-    assert len(catalog.tokens) == prompt.before_catalog + sum(
+    assert len(catalog.tokens) == prompt.around_catalog + sum(
         prompt.product_tokens(as_bytes(product)) for product in ("tea", "oil 1l")
     )
 
