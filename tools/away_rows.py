@@ -103,10 +103,15 @@ def cart_pieces(directory: Path) -> set[int]:
         texts += [row["text"] for row in catalog.rows]
     for line in (p for language in LANGUAGES for lines in read_named(language) for p in lines):
         names = {line.name, *(f for phrase in line.exact for f in (phrase.nominative, phrase.many))}
-        texts += [*names, *(name.upper() for name in names), *(f" {name}" for name in names)]
-        texts += [*(name[0].upper() + name[1:] for name in names), *map(without_diacritics, names)]
+        forms = {form for name in names for form in _forms(name)}
+        texts += [*forms, *(f" {form}" for form in forms)]  # alone, and behind a brand
     ways = {way for text in texts for way in (text, text.capitalize(), text.casefold())}
     return set().union(*found, *map(plain, ways))
+
+
+def _forms(name: str) -> tuple[str, ...]:
+    """As it is listed, and as it is typed."""
+    return name, name.upper(), name[0].upper() + name[1:], without_diacritics(name)
 
 
 def _pieces_of(directory: Path, seed: int, count: int) -> set[int]:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 MAX_PROMPT_TOKENS = 64
-"""Tokens that a prompt may put around the message in :meth:`Backend.embed_after`."""
+"""Tokens that a prompt may put behind the message in :meth:`Backend.embed_after`."""
 
 TokenIds: TypeAlias = Sequence[int]
 HiddenStates: TypeAlias = npt.NDArray[np.float32]
@@ -102,7 +102,7 @@ class Backend(Protocol):
         A backend may keep what it computed for a prefix and use it when the same tokens and marks
         come again: no state of the prefix depends on what follows it. One that computes all of it
         each time is right too. ``prefix`` holds at most ``info.max_prefix_tokens``, ``message`` at
-        most ``info.max_message_tokens`` and :data:`MAX_PROMPT_TOKENS` around it.
+        most ``info.max_message_tokens`` and :data:`MAX_PROMPT_TOKENS` behind it.
         """
         ...
 

@@ -132,7 +132,7 @@ class PrefixContext:
         while at < len(tokens):
             due = marks[done : done + _CHUNK_ROWS]
             end = min(at + _CHUNK_TOKENS, len(tokens))
-            if len(due) == _CHUNK_ROWS:
+            if len(marks) > done + _CHUNK_ROWS:
                 end = min(end, due[-1] + 1)
             due = tuple(mark for mark in due if mark < end)
             count = end - at
@@ -141,7 +141,8 @@ class PrefixContext:
             context.sequences[:count] = _SEQUENCE
             context.marks[:] = 0
             context.marks[[mark - at for mark in due]] = 1
-            context.marks[count - 1] = 1  # the library wants one in each decode
+            if not due:
+                context.marks[count - 1] = 1  # the library wants one in each decode
             rows = context.decode(count)
             states[done : done + len(due)] = rows[: len(due)]
             at, done = end, done + len(due)

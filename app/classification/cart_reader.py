@@ -91,7 +91,7 @@ class CartReader:
         self.model = model
         self._prompt = CartPrompt(model.spec.prompt, backend.tokenise)
         self._room = backend.info.max_prefix_tokens - self._prompt.around_catalog
-        around = self._prompt.around_message
+        around = self._prompt.behind_message
         if self._prompt.product_tokens([0]) > self._room or around > MAX_PROMPT_TOKENS:
             raise ManifestInvalid("the cart prompt leaves no room for products and message")
         self._catalogs: OrderedDict[tuple[str, ...], Catalog] = OrderedDict()

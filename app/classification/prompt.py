@@ -72,7 +72,7 @@ class CartPrompt:
         self._slots = tuple(slot[0] for slot in slots)
 
     @property
-    def around_message(self) -> int:
+    def behind_message(self) -> int:
         """Tokens of the message part that are not the message's own."""
         return len(self._message_suffix) + len(self._slots)
 

@@ -92,6 +92,32 @@ def test_the_second_message_on_a_prefix_gets_what_it_would_get_alone(
         np.testing.assert_allclose(given, wanted, atol=ATOL)
 
 
+@pytest.mark.parametrize(("products", "passes"), [(16, 1), (17, 2), (32, 2), (33, 3)])
+def test_what_follows_the_last_product_takes_no_pass_of_its_own(
+    tiny_gguf: Path,
+    backend: GgufBackend,
+    monkeypatch: pytest.MonkeyPatch,
+    products: int,
+    passes: int,
+):
+    """States come out in sixteens; the end of the prefix comes with the last of them, and changes none."""
+    tokens = 4 * products
+    listed = catalog(3, tokens=tokens, step=4)
+    prefix = MarkedTokens((*listed.tokens, 7, 8, 9), listed.marks)
+    text = message(backend)
+    backend.embed_after(catalog(1), text)
+    assert backend._prefixes is not None
+    context, sizes = backend._prefixes._context, []
+    decode = context.decode
+    monkeypatch.setattr(context, "decode", lambda count: (sizes.append(count), decode(count))[1])
+    ends, slots = backend.embed_after(prefix, text)
+    assert len(sizes) == passes + 1
+    assert sum(sizes) == 1 + tokens + 3 + len(text.tokens)
+    monkeypatch.setattr(gguf_prefix, "_CHUNK_ROWS", 64)
+    for given, wanted in zip((ends, slots), fresh(tiny_gguf, prefix, text), strict=True):
+        np.testing.assert_allclose(given, wanted, atol=ATOL)
+
+
 def test_a_sliding_window_forgets_nothing_that_the_next_message_needs(
     tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -82,7 +82,7 @@ def test_the_cart_prompt_marks_each_product_at_its_end_and_each_slot():
     message = prompt.message(as_bytes("two teas"))
     assert bytes(message.tokens) == b"two teas\n123456"
     assert bytes(message.tokens[mark] for mark in message.marks) == b"123456"
-    assert len(message.tokens) == len("two teas") + prompt.around_message
+    assert len(message.tokens) == len("two teas") + prompt.behind_message
     assert len(catalog.tokens) == prompt.around_catalog + sum(
         prompt.product_tokens(as_bytes(product)) for product in ("tea", "oil 1l")
     )

@@ -66,20 +66,48 @@ def test_what_is_asked_for_in_vain_was_taken_out(language):
 def test_strangers_have_no_word_in_common_with_the_shop(language):
     """Else a way of asking for one line might mean another just as well."""
     rng = random.Random(language)
-    shops = {line.family: number for number, s in enumerate(read_named(language)) for line in s}
-    joined = 0
-    for _ in range(100):
-        lines = draw_named(language, rng).products
+    own = {
+        line.family: (number, line) for number, s in enumerate(read_named(language)) for line in s
+    }
+    joined, sizes = 0, set()
+    for _ in range(150):
         said = defaultdict(set)
-        for line in lines:
-            for text in (line.base, *(way.nominative for way in line.exact)):
-                said[shops[line.family]] |= named._beginnings(text)
+        lines = [own[line.family] for line in draw_named(language, rng).products]
+        for shop, line in lines:
+            for text in (line.name, *(way.nominative for way in line.exact)):
+                said[shop] |= set(re.findall(r"[^\W\d_]{5,}", text.casefold()))
+        sizes.add(len(lines))
         joined += len(said) > 1
-        brands = {stem for brand in _BRANDS["train"] for stem in named._beginnings(brand)}
-        for shop, stems in said.items():
+        for shop, words in said.items():
             others = set().union(*(s for other, s in said.items() if other != shop))
-            assert not (stems & others) - brands
-    assert 30 < joined < 70
+            assert not (words & others) - _SAYING_NOTHING
+    assert 45 < joined < 105
+    assert max(sizes) <= LARGEST
+
+
+_SAYING_NOTHING = {"thing", "things", "stuff", "donde", "cuando", "those"}
+
+
+def test_a_thing_that_both_shops_list_is_no_stranger(monkeypatch):
+    def shop(number, *lines):
+        return tuple(
+            replace(some, name=name, base=name, family=f"{number}-{place}", exact=tuple(
+                read_phrase("en", way, way) for way in ways
+            ))
+            for place, (name, *ways) in enumerate(lines)
+        )  # fmt: skip
+
+    some = read_named("en")[0][0]
+    ours = shop(
+        1, ("Toilet Tissue 9 Rolls", "loo roll"), *((f"Own {n}x", f"mine{n}") for n in "abcdef")
+    )
+    theirs = shop(2, ("Bathroom Roll 4pk", "p:bog paper"), ("Paprika 50g", "p:red powder"))
+    monkeypatch.setattr(named, "read_named", lambda _: (ours, theirs))
+    monkeypatch.setattr(named, "_stems", named._stems.__wrapped__)
+    found = {
+        line.name for n in range(50) for line in named._strangers("en", ours, random.Random(n))
+    }
+    assert found == {"Paprika 50g"}
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -92,6 +120,10 @@ def test_a_line_is_asked_for_by_its_ways_under_whatever_name_it_is_listed(langua
         assert len({name.casefold() for name in catalog.names}) == len(catalog.names)
         for line in catalog.products:
             assert set(own[line.family].exact) <= set(line.exact)
+            for way in set(line.exact) - set(own[line.family].exact):
+                assert not way.described
+                assert len(way.nominative.split()) <= 3 + 2  # "Casa Lin"
+                assert not {"thing", "stuff", "ono"} & set(words_in(way.nominative))
             relisted += not any(word in line.name.casefold() for word in words_in(line.base))
             branded += any(brand in line.name for brand in _BRANDS["train"])
     assert relisted > 100
@@ -136,7 +168,7 @@ def test_rows_of_restyled_catalogs_are_sound(language, monkeypatch):
 def test_only_training_draws_them(split, monkeypatch):
     """What is measured on is drawn from families, as it always was."""
     monkeypatch.setattr(generation, "NAMED_SHARE", 1.0)
-    lines = {line.name for named in read_named("en") for line in named}
+    lines = {line.name for shop in read_named("en") for line in shop}
     rng = random.Random(2)
     rows = [row for _ in range(30) for row in generate_together("en", split, rng, 4)]
     assert not lines & {name for row in rows for name in row.catalog}

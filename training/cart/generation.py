@@ -22,7 +22,8 @@ _TRAINED_SHARES: dict[Kind, float] = {
     "single": 0.2, "several": 0.29, "absent": 0.19, "no_action": 0.09, "adversarial": 0.17,
     "ambiguous": 0.06,
 }  # fmt: skip
-"""Of training rows: more of what is hard. A third of the catalogs have nothing ambiguous to ask for."""
+"""Of training rows: more of what is hard. Most catalogs, all named ones among them, have nothing that is
+ambiguous, so such rows come out fewer."""
 _PUTS_IN = ("a", "b", "c", "list")
 _LISTS = ("list", "rlist")
 _NEAR: dict[Split, float] = {"train": 0.6}

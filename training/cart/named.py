@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 
-from training.cart.catalogs import RELISTED, SMALLEST, Catalog
+from training.cart.catalogs import LARGEST, RELISTED, SMALLEST, Catalog
 from training.cart.grammar import NounPhrase, read_phrase
 from training.cart.matching import has_richer
 from training.cart.products import DATA, Product, relist, restyle
@@ -32,7 +32,13 @@ _SHOPS = 6
 _RESTYLED = 0.5
 _LISTED_WORDS = 3
 """A line in a shop has no more words than this when it is one of the ways of asking for it."""
-_VAGUE = {"thing", "things", "stuff", "bits", "ono", "onaj", "onu", "cosa", "cosas", "eso", "algo"}
+_VAGUE = {
+    "thing", "things", "stuff", "bits", "stops", "keeps", "goes", "makes", "beeps",
+    "ono", "onaj", "onu", "što", "sto", "cosa", "cosas", "eso", "algo", "que", "lo",
+}  # fmt: skip
+"""Words of descriptions."""
+_CASED = {"u", "na", "za", "po", "pri", "o", "kroz", "niz", "uz"}
+"""Croatian prepositions after which a word may well end in -u."""
 _STEM = 4
 _JOINTS = {
     "for", "the", "thin", "with", "that", "stuf", "and", "you", "your", "what", "from", "when",
@@ -73,12 +79,13 @@ def _strangers(language: str, lines: Sequence[Product], rng: random.Random) -> l
     stems = _stems(language)
     taken = {stem for line in lines for stem in stems[line.family]}
     least, most = map(math.log, _STRANGERS)
-    size = round(math.exp(rng.uniform(least, most)))
+    size = min(round(math.exp(rng.uniform(least, most))), LARGEST - len(lines))
     strangers: list[Product] = []
     for shop in rng.sample(read_named(language), min(_SHOPS, len(read_named(language)))):
         apart = [line for line in shop if taken.isdisjoint(stems[line.family])]
-        strangers += apart[: size - len(strangers)]
-        taken.update(stem for line in apart for stem in stems[line.family])
+        kept = rng.sample(apart, min(len(apart), size - len(strangers)))
+        strangers += kept
+        taken.update(stem for line in kept for stem in stems[line.family])
     return strangers
 
 
@@ -105,20 +112,38 @@ def _beginnings(text: str) -> set[str]:
 
 
 def _restyle(line: Product, rng: random.Random) -> Product:
-    """The line as another shop prints it: by a name that people have for it, with a brand, in capitals."""
-    if rng.random() < RELISTED:
-        names = tuple(way for way in line.exact if _may_be_listed(way, line.language))
-        if names:
-            line = replace(relist(replace(line, exact=names), rng), exact=line.exact)
-    return restyle(line, "train", rng) if rng.random() < _RESTYLED else line
+    """The line as another shop prints it: by a name that people have for it, with a brand, in capitals.
+
+    Nobody puts a brand to a description.
+    """
+    names = tuple(way for way in line.exact if _is_name(way))
+    other = line
+    listed = tuple(way for way in names if line.language != "hr" or _may_be_nominative(way))
+    if listed and rng.random() < RELISTED:
+        other = relist(replace(line, exact=listed), rng)
+    if rng.random() < _RESTYLED:
+        other = restyle(replace(other, exact=names), "train", rng)
+        branded = [way for way in other.exact if way not in names]
+        return replace(other, exact=(*line.exact, *branded))
+    return replace(other, exact=line.exact)
 
 
-def _may_be_listed(way: NounPhrase, language: str) -> bool:
-    """A short name and no description. Of Croatian accusatives, what looks like a nominative."""
-    words = way.nominative.split()
-    if way.described or len(words) > _LISTED_WORDS or not _VAGUE.isdisjoint(words):
+def _is_name(way: NounPhrase) -> bool:
+    """A short name and, as far as its words tell, no description."""
+    words = way.nominative.casefold().split()
+    return not way.described and len(words) <= _LISTED_WORDS and _VAGUE.isdisjoint(words)
+
+
+def _may_be_nominative(way: NounPhrase) -> bool:
+    """Whether a Croatian accusative looks like a nominative, too; some plurals that do are none."""
+    first, *others = way.nominative.casefold().split()
+    if first.endswith(("a", "u", "ove", "eve", "iće")):
         return False
-    return language != "hr" or not words[0].casefold().endswith(("a", "u"))
+    before = (first, *others)
+    return not any(
+        word.endswith("u") and joint not in _CASED
+        for joint, word in zip(before, others, strict=False)
+    )
 
 
 @cache
