@@ -102,7 +102,8 @@ def cart_pieces(directory: Path) -> set[int]:
         texts += catalog.names
         texts += [row["text"] for row in catalog.rows]
     for line in (p for language in LANGUAGES for lines in read_named(language) for p in lines):
-        names = {line.name, *(f for phrase in line.exact for f in (phrase.nominative, phrase.many))}
+        names = {line.name}
+        names |= {form for p in line.exact for form in (p.nominative, p.few, p.many)}
         forms = {form for name in names for form in _forms(name)}
         texts += [*forms, *(f" {form}" for form in forms)]  # alone, and behind a brand
     ways = {way for text in texts for way in (text, text.capitalize(), text.casefold())}

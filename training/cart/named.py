@@ -166,11 +166,22 @@ def _line(family: str, name: str, ways: Sequence[str], language: str) -> Product
 
 
 def _read(way: str, language: str) -> NounPhrase:
-    """Croatian ways are written in the accusative alone, which is counted by a sign ("2x")."""
     if language == "hr":
-        return NounPhrase(way, way, way, way, way, "m", plural_only=True, object_only=True)
+        return _read_accusative(way)
     phrase = read_phrase(language, way, way)
     first = phrase.nominative.split()[0].casefold()
     return replace(
         phrase, described=first in _DESCRIBING or (way.startswith("p:") and language == "es")
     )
+
+
+def _read_accusative(way: str) -> NounPhrase:
+    """Croatian ways are written in the accusative alone, which is counted by a sign ("2x").
+
+    Or with the gender and what stands behind 2 and behind 5: ``f:zveckicu|zveckice|zveckica``.
+    """
+    if "|" not in way:
+        return NounPhrase(way, way, way, way, way, "m", plural_only=True, object_only=True)
+    gender, _, forms = way.partition(":")
+    one, few, many = forms.split("|")
+    return NounPhrase(one, one, few, many, one, gender, plural_only=False, object_only=True)

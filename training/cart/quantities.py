@@ -168,7 +168,7 @@ def _signed(
         style
         for style in _SIGNS[language]
         if not (leading and style.startswith("{p}") and "(" not in style)
-        and not (phrase.plural_only and not {"x", "×"} & set(style))
+        and not ((phrase.plural_only or phrase.object_only) and not {"x", "×"} & set(style))
     ]
     style = rng.choice(styles)
     if phrase.nominative[-1].isdigit() and style.startswith("{p}"):
