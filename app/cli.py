@@ -61,9 +61,9 @@ def serve(
     ] = None,
 ) -> None:
     """Serve the models over HTTP until SIGTERM or Ctrl-C."""
+    prepare_libraries()
     chosen = {"host": host, "port": port}
     settings = read_settings().model_copy(update={k: v for k, v in chosen.items() if v is not None})
-    prepare_libraries()
     from app import logs
     from app.api.auth import UnsafeExposure
     from app.main import create_app
@@ -117,8 +117,8 @@ def classify(
 
     Lines of standard input are plain text or JSON objects with the field "text".
     """
-    settings = read_settings()
     prepare_libraries()
+    settings = read_settings()
     from app import logs
     from app.classification.loading import batches
     from app.main import model_loader
@@ -156,8 +156,8 @@ def bench(
     if plot and not find_spec("matplotlib"):
         screen.print("[red]--plot[/] needs matplotlib: pip install matplotlib")
         raise typer.Exit(2)
-    settings = read_settings()
     prepare_libraries()
+    settings = read_settings()
     from app import logs
     from app.bench import report
     from app.bench.measure import FULL, QUICK, USUAL, measure

@@ -37,8 +37,8 @@ def label(
     if not find_spec("pyarrow"):
         screen.print("[red]label[/] needs pyarrow: install the extra `bulk`")
         raise typer.Exit(2)
-    settings = read_settings()
     prepare_libraries()
+    settings = read_settings()
     from app import logs
     from app.bulk.job import Job, run_here
     from app.bulk.labelling import ModelChoice
