@@ -51,7 +51,7 @@ def read_settings() -> Settings:
 def prepare_libraries() -> None:
     """Set what OpenMP and BLAS read when they load, and how memory is handed out.
 
-    A command calls it first of all: whatever it imports next, the settings too, may load them.
+    A command that runs a model calls it before it reads the settings, which load numpy.
     Passive waiting: two spinning teams on few cores turn milliseconds into seconds. But a thread that goes
     to sleep at once costs more to wake than most barriers last, so it first looks a few times whether
     the others are there (docs/benchmarks.md). One BLAS thread: the head is a small product, and a

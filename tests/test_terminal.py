@@ -38,7 +38,7 @@ def test_threads_look_a_few_times_before_they_sleep(
     "command", ["serve", "classify hello", "bench", "label in.jsonl --out out"]
 )
 def test_libraries_find_what_they_read_before_anything_loads_them(command: str):
-    """A second BLAS thread takes a core from the model: carts took twice as long."""
+    """A second BLAS thread takes a core from the model: a cart took 63 ms instead of 36."""
     if command.startswith("label"):
         pytest.importorskip("pyarrow")
     look = f"""

@@ -31,7 +31,7 @@ _STRANGERS = 3, 30
 _SHOPS = 6
 _RESTYLED = 0.5
 _LISTED_WORDS = 3
-"""A line in a shop has no more words than this when it is one of the ways of asking for it."""
+"""A way of asking with more words is neither listed nor said with a brand."""
 _VAGUE = {
     "thing", "things", "stuff", "bits", "stops", "keeps", "goes", "makes", "beeps",
     "ono", "onaj", "onu", "što", "sto", "cosa", "cosas", "eso", "algo", "que", "lo",
@@ -137,7 +137,8 @@ def _is_name(way: NounPhrase) -> bool:
 def _may_be_nominative(way: NounPhrase) -> bool:
     """Whether a Croatian accusative looks like a nominative, too; some plurals that do are none."""
     first, *others = way.nominative.casefold().split()
-    if first.endswith(("a", "u", "ove", "eve", "iće")):
+    genitive = bool(others) and first.endswith(("og", "eg"))
+    if genitive or first.endswith(("a", "u", "ove", "eve", "iće")):
         return False
     before = (first, *others)
     return not any(

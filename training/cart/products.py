@@ -62,7 +62,8 @@ class Product:
     def pasted(self) -> NounPhrase:
         """The name as the catalog spells it, copied into a sentence unchanged."""
         model = self.exact[0]
-        return NounPhrase.of([self.name] * 5, model.gender, plural_only=model.plural_only)
+        counted = not (model.plural_only or model.object_only)
+        return NounPhrase.of([self.name] * 5, model.gender, plural_only=not counted)
 
 
 @cache

@@ -144,6 +144,7 @@ def counted(
     other words for them.
     """
     roll = rng.random()
+    nominative = nominative and not phrase.object_only
     one = phrase.nominative if nominative else phrase.accusative
     if number == 1 and not explicit and roll < 0.6:
         return one if line else _single(language, phrase, one, rng)
@@ -193,9 +194,19 @@ def _in_words(
     form = phrase.accusative if number == 1 else after_number(phrase, number, language)
     if nominative and form == phrase.accusative:
         form = phrase.nominative
+    if form == phrase.accusative and phrase.object_only and _lives(phrase):
+        numeral = str(
+            number
+        )  # "jednog medvjedića" is said of what lives, and no other form is known
     if form[0].isdigit() and numeral.isdigit():
         numeral += "x"  # "2 20w chargers" would read as 220
     return f"{numeral} {form}"
+
+
+def _lives(phrase: NounPhrase) -> bool:
+    """Whether the Croatian accusative is that of a masculine being, which is its genitive."""
+    first, few = phrase.accusative.split()[0], phrase.few.split()[0]
+    return phrase.gender == "m" and (first == few or first.endswith(("og", "eg")))
 
 
 def after_number(phrase: NounPhrase, number: int, language: str = "hr") -> str:
