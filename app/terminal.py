@@ -52,6 +52,7 @@ def prepare_libraries() -> None:
     """Set what OpenMP and BLAS read when they load, and how memory is handed out.
 
     A command that runs a model calls it before it reads the settings, which load numpy.
+
     Passive waiting: two spinning teams on few cores turn milliseconds into seconds. But a thread that goes
     to sleep at once costs more to wake than most barriers last, so it first looks a few times whether
     the others are there (docs/benchmarks.md). One BLAS thread: the head is a small product, and a

@@ -14,6 +14,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
+from itertools import pairwise
 
 from training.cart.catalogs import LARGEST, RELISTED, SMALLEST, Catalog
 from training.cart.grammar import NounPhrase, read_phrase
@@ -136,15 +137,11 @@ def _is_name(way: NounPhrase) -> bool:
 
 def _may_be_nominative(way: NounPhrase) -> bool:
     """Whether a Croatian accusative looks like a nominative, too; some plurals that do are none."""
-    first, *others = way.nominative.casefold().split()
-    genitive = bool(others) and first.endswith(("og", "eg"))
-    if genitive or first.endswith(("a", "u", "ove", "eve", "iće")):
+    words = way.nominative.casefold().split()
+    genitive = len(words) > 1 and words[0].endswith(("og", "eg"))
+    if genitive or words[0].endswith(("a", "u", "ove", "eve", "iće")):
         return False
-    before = (first, *others)
-    return not any(
-        word.endswith("u") and joint not in _CASED
-        for joint, word in zip(before, others, strict=False)
-    )
+    return all(joint in _CASED or not word.endswith("u") for joint, word in pairwise(words))
 
 
 @cache

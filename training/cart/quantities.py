@@ -195,9 +195,7 @@ def _in_words(
     if nominative and form == phrase.accusative:
         form = phrase.nominative
     if form == phrase.accusative and phrase.object_only and _lives(phrase):
-        numeral = str(
-            number
-        )  # "jednog medvjedića" is said of what lives, and no other form is known
+        numeral = str(number)  # not "jedan": it is "jednog medvjedića"
     if form[0].isdigit() and numeral.isdigit():
         numeral += "x"  # "2 20w chargers" would read as 220
     return f"{numeral} {form}"
