@@ -273,3 +273,8 @@ def test_instruction_sets_that_the_build_lacks(tmp_path: Path):
     cpuinfo.write_text("flags : avx2\n")
     assert missing_instruction_sets(system_info, cpuinfo) == ()
     assert missing_instruction_sets(system_info, tmp_path / "none") == ()
+
+
+def test_the_build_has_no_amx_kernels():
+    """GCC breaks them: on a CPU that has the unit the first matrix product would be the last."""
+    assert "AMX" not in llama_cpp.llama_print_system_info().decode()
