@@ -22,7 +22,7 @@ from app.classification.cart import CartHeads
 from app.classification.head import Head
 from app.classification.model_files import HEAD, cart_heads
 from app.classification.prompt import Prompt, normalise
-from app.errors import FileDamaged
+from app.errors import FileDamaged, InputError
 from training.adapter_files import IMPORTANCE, Adapter, read_adapter
 from training.bases import Base, Tokeniser
 from training.cart.dataset import TOGETHER, write_dataset
@@ -320,8 +320,12 @@ class CartPupil:
 
 
 def _words(language: str) -> list[str]:
+    """Of the seeds. Raises :class:`InputError` where they are missing: nothing would be renamed then."""
     texts = (e.text.casefold() for e in read_seeds() if e.language == language)
-    return sorted({word for text in texts for word in re.findall(r"[^\W\d_]+", text)})
+    words = sorted({word for text in texts for word in re.findall(r"[^\W\d_]+", text)})
+    if not words:
+        raise InputError(f"no seeds in training/data/seeds/{language}: products get no other names")
+    return words
 
 
 def _first_heads(

@@ -84,7 +84,7 @@ def test_strangers_have_no_word_in_common_with_the_shop(language):
     assert 45 < joined < 105
 
 
-_SAYING_NOTHING = {"thing", "things", "stuff", "donde", "cuando", "those"}
+_SAYING_NOTHING = {"thing", "things", "stuff", "donde", "cuando", "those", "without"}
 
 
 def test_a_joined_catalog_is_as_long_as_a_catalog_may_be(monkeypatch):

@@ -23,7 +23,7 @@ from app.classification.cart import CartHeads  # noqa: E402
 from app.classification.model_files import cart_tensors  # noqa: E402
 from app.classification.prompt import Prompt  # noqa: E402
 from app.domain import CART_OUTCOMES, OUT_OF_SCOPE  # noqa: E402
-from app.errors import FileDamaged  # noqa: E402
+from app.errors import FileDamaged, InputError  # noqa: E402
 from tests.training.tiny_checkpoints import write_tiny_gemma  # noqa: E402
 from training import stage_one, storefront  # noqa: E402
 from training.bases import Base, Tokeniser  # noqa: E402
@@ -281,3 +281,12 @@ def test_late_messages_are_learned():
     """All of them, beside the training side of the seeds."""
     learned = {e.family for e in training_seeds()}
     assert {e.family for e in read_late()} <= learned
+
+
+def test_without_seeds_nothing_is_made_that_should_be_renamed(
+    base: Base, monkeypatch: pytest.MonkeyPatch
+):
+    """A checkout without them would else train on rows none of which has made-up names."""
+    monkeypatch.setattr(stage_one, "read_seeds", lambda: [])
+    with pytest.raises(InputError, match="no seeds"):
+        stage_one.CartPupil(Tokeniser(base, Prompt()))
