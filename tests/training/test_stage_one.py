@@ -287,6 +287,6 @@ def test_without_seeds_nothing_is_made_that_should_be_renamed(
     base: Base, monkeypatch: pytest.MonkeyPatch
 ):
     """A checkout without them would else train on rows none of which has made-up names."""
-    monkeypatch.setattr(stage_one, "read_seeds", lambda: [])
+    monkeypatch.setattr(stage_one, "read_seeds", list)
     with pytest.raises(InputError, match="no seeds"):
         stage_one.CartPupil(Tokeniser(base, Prompt()))
