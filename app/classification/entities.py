@@ -6,11 +6,12 @@ The rules, in the order in which they claim their characters (docs/api.md tells 
 ``order_number``  three characters or more with a digit, after a word for an order and a word or sign for
                   a number ("order no.", "broj narudžbe"); after the word alone, or with "is", four
                   digits at least and no amount or count ("order 100 mugs" is none); three characters
-                  after ``#``; or capitals and digits of the shape ``AB-12345``.
+                  after ``#``; or capitals and digits of the shape ``AB-12345``. After a word for
+                  several orders, further ones with as many digits ("orders 4711, 4712 and 4713").
 ``phone``         7 to 15 digits that begin with ``+`` or ``0``, stand in the groups of an American or a
                   Spanish number, or follow a word for a phone; never a date, nor what follows one.
-``size``          a number or S, M, L after a word for a size, or EU, UK, US in capitals; XS, XL and the
-                  like anywhere. The value is the size alone.
+``size``          a number or S, M, L after a word for a size, or EU, UK, US in capitals; a shoe's number
+                  before EU; XS, XL and the like anywhere. The value is the size alone.
 ``amount``        a number with a currency before or after it; the value has both. Thousands may stand in
                   groups of three, as in "10 000 €"; so "2 100 € jackets" is read as 2100 €.
 
@@ -61,6 +62,10 @@ _SIGN = (
 )
 _IS = r"(?:[\s:.,]{0,3}\b(?:is|je|glasi|es)\b)?"
 _CODE = r"(?=[a-z-]{0,12}\d)[a-z0-9][a-z0-9-]{1,23}[a-z0-9]"
+_SEVERAL = (
+    r"(?:orders|purchases|parcels|packages|invoices|pedidos|[oó]rdenes|compras|paquetes|facturas|"
+    r"narud[žz]b(?:e|i|ama)|paket(?:i|e|a|ima)|ra[čc]un(?:i|e|a|ima))"
+)
 _PATTERNS = {
     "email": (
         r"(?<![\w.%+-])(?P<v>[\w%+-][\w.%+-]{0,63}@(?:[^\W_]|-){1,63}(?:\.(?:[^\W_]|-){1,63}){0,6}"
@@ -68,8 +73,8 @@ _PATTERNS = {
     ),
     "order_number": (
         r"(?P<of>\b(?:broj|n[uú]mero\sdel?(?:\s(?:mi|la))?)\s)?"
-        r"\b(?:orders?|purchase|parcel|package|tracking|invoice|reference|pedidos?|orden|compra|paquete|"
-        r"factura|seguimiento|narud[žz]b\w{1,2}|paket\w?|ra[čc]un\w?)"
+        rf"\b(?:{_SEVERAL}|order|purchase|parcel|package|tracking|invoice|reference|pedido|orden|compra|"
+        r"paquete|factura|seguimiento|narud[žz]b\w{1,2}|paket\w?|ra[čc]un\w?)"
         rf"{_IS}(?:(?P<sign>(?:{_SIGN}){{1,3}}){_IS}[\s:.,-]{{0,3}}|[\s:.,-]{{1,3}}(?!{_COUNT}))"
         rf"(?P<v>{_CODE})(?![\w-])"
         rf"|(?<![\w#&])#\s?(?P<hash>{_CODE})(?![\w-])"
@@ -85,6 +90,7 @@ _PATTERNS = {
         r"la|una)\s){0,2}|\b(?-i:EU|UK|US)\s?)"
         rf"(?P<v>\d{{1,2}}(?:[.,]5|\s?½|/\d{{2}})?|x{{0,3}}[sl]|m|[2-6]xl)(?![\w/]|[.,]\d|\s?{_CURRENCY})"
         rf"|\b(?:broj|n[uú]mero)\s(?P<shoe>3[4-9]|4\d)(?![\w.,]|\s?{_CURRENCY})"
+        r"|(?<![\w.,])(?P<behind>(?:3[4-9]|4\d)(?:[.,]5)?)\s?(?-i:EU)(?!\w)"
         r"|(?<![\w'’-])(?P<letters>x{1,3}s|x{1,3}l|[2-6]xl)(?![\w'’-])"
     ),
     "amount": (
@@ -103,6 +109,12 @@ _DATE = re.compile(
 _GROUPED = re.compile(
     r"\(?\d{3}\)?[ .-]\d{3}[ .-]\d{4}|[6-9]\d{2} \d{3} \d{3}|[6-9]\d{2}(?: \d{2}){3}"
 )
+_PLURAL = re.compile(rf"\b{_SEVERAL}\b", re.IGNORECASE)
+_NEXT = re.compile(
+    rf"(?:\s?[,/&+]|,?\s(?:and|or|i|ili|te|y|o))\s?#?(?!{_COUNT})(?P<v>{_CODE})(?![\w-])",
+    re.IGNORECASE,
+)
+"""A further number behind that of an order."""
 _DIGITS = re.compile(r"\d(?:[ \u00a0\u2007\u2009\u202f.\u2010\u2011-]?\d){4,63}")
 _PLAIN = str.maketrans("\u00a0\u2007\u2009\u202f\u2010\u2011", "    --")
 _MARKED = re.compile(r"[A-Za-z][\u0300-\u033f]")
@@ -115,15 +127,33 @@ def find_entities(text: str) -> tuple[Entity, ...]:
     entities: list[Entity] = []
     for kind, rule in _RULES.items():
         left = list(plain)  # what is claimed turns into letters that no later rule takes
-        for found in rule.finditer(_DATE.sub(_blank, plain) if kind == "phone" else plain):
-            assert found.lastgroup is not None  # the group of the value closes last
-            start, end = found.span(found.lastgroup)
-            if _holds(kind, found, plain[start:end]):
-                left[start:end] = "_" * (end - start)
-                start, end = offsets[start], offsets[end]
-                entities.append(Entity(kind, start, end, text[start:end]))
+        for start, end in _spans(kind, rule, plain):
+            left[start:end] = "_" * (end - start)
+            first, behind = offsets[start], offsets[end]
+            entities.append(Entity(kind, first, behind, text[first:behind]))
         plain = "".join(left)
     return tuple(sorted(entities, key=lambda entity: entity.start))
+
+
+def _spans(kind: str, rule: re.Pattern[str], plain: str) -> Iterator[tuple[int, int]]:
+    """Where the values of one kind stand, in order."""
+    done = 0
+    for found in rule.finditer(_DATE.sub(_blank, plain) if kind == "phone" else plain):
+        assert found.lastgroup is not None  # the group of the value closes last
+        start, end = found.span(found.lastgroup)
+        if start < done or not _holds(kind, found, plain[start:end]):
+            continue
+        yield start, end
+        if kind == "order_number" and _PLURAL.search(found[0]):
+            digits = _digits(plain[start:end])
+            while (further := _NEXT.match(plain, end)) and _digits(further["v"]) == digits:
+                start, end = further.span("v")
+                yield start, end
+        done = end
+
+
+def _digits(value: str) -> int:
+    return sum(c.isdigit() for c in value)
 
 
 def _plain(text: str) -> tuple[str, Sequence[int]]:
@@ -146,7 +176,7 @@ def _blank(found: re.Match[str]) -> str:
 
 def _holds(kind: str, found: re.Match[str], value: str) -> bool:
     """What a pattern alone cannot say."""
-    digits = sum(c.isdigit() for c in value)
+    digits = _digits(value)
     if kind == "order_number":
         alone = found["v"] is not None and found["sign"] is None and found["of"] is None
         return digits >= 4 if alone else digits >= 1

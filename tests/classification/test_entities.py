@@ -94,6 +94,17 @@ FOUND = {
     "narudz\u030cba broj 471, jose\u0301@correo.example": [
         ("order_number", "471"), ("email", "jose\u0301@correo.example"),
     ],
+    "orders 4711 and 4712 are late": [("order_number", "4711"), ("order_number", "4712")],
+    "mis pedidos 4711, 4712 y 4713": [
+        ("order_number", "4711"), ("order_number", "4712"), ("order_number", "4713"),
+    ],
+    "narudžbe br. 471 i 472": [("order_number", "471"), ("order_number", "472")],
+    "orders #4711/#4712": [("order_number", "4711"), ("order_number", "4712")],
+    "orders 4711 and 2 mugs": [("order_number", "4711")],
+    "orders 4711 and 1200 pieces": [("order_number", "4711")],
+    "order 4711 and 4712 mugs": [("order_number", "4711")],
+    "orders 4711, AB-12345": [("order_number", "4711"), ("order_number", "AB-12345")],
+    "sandals, 42 EU or 38.5EU": [("size", "42"), ("size", "38.5")],
     "order #4711 to me@shop.example, 5 €": [
         ("order_number", "4711"), ("email", "me@shop.example"), ("amount", "5 €"),
     ],
@@ -110,7 +121,8 @@ NOT_FOUND = [
     "01.05. - 03.05.2024", "01.05.-03.05.", "01/05-03/05/2024", "01.05.2024 - 03.05.2024", "01.-03.05.2024",
     "01.05.2024/03.05.2024", "od 01.05. 15.06. 20.07.", "radite 08.00 - 16.00", "at 10:00 01.05.2024 14:00",
     "call me 2024-05-01 10:30", "call me on 01-05-2024 10", "10 000 mugs",
-    "i bought a phone 01.02.2025 2 mugs", "eur", "dolar", "broj mobitela", "n° 5",
+    "i bought a phone 01.02.2025 2 mugs", "27 EU countries",
+    "42 Euston road", "eur", "dolar", "broj mobitela", "n° 5",
 ]  # fmt: skip
 
 
@@ -177,6 +189,7 @@ EVIL = [
     "x", "AB-", "0", "tel a", "tel ", "no:", ": ", "1-1", "1,1", "a@b.cc ", "5 € ", "size m ",
     "1 000 ", "1 000", "01.05.", "01.05. - ", "1.1.20 ", "order is ", "order is no ", "broj narudzbe ",
     "n.º ", "z\u030c", "numero de la ", "0\u00a0", "order #",
+    "orders 4711, ", "orders 4711 and 4712 ", ", 4711", "42 EU ",
 ]  # fmt: skip
 
 
