@@ -197,6 +197,11 @@ def _border(failure: type[BackendError], doing: str) -> Iterator[None]:
 def _start_library() -> None:
     route_logs()
     llama_cpp.llama_backend_init()
+    if "AMX" in llama_cpp.llama_print_system_info().decode():
+        logger.warning(
+            "llama.cpp was built with AMX: if it ends in an illegal instruction, empty pip's cache of it "
+            "(pip cache remove llama_cpp_python) and install it again without CMAKE_ARGS"
+        )
     missing = missing_instruction_sets()
     if missing:
         logger.warning(

@@ -7,11 +7,11 @@ The rules, in the order in which they claim their characters (docs/api.md tells 
                   a number ("order no.", "broj narudžbe"); after the word alone, or with "is", four
                   digits at least and no amount or count ("order 100 mugs" is none); three characters
                   after ``#``; or capitals and digits of the shape ``AB-12345``. After a word for
-                  several orders, further ones with as many digits ("orders 4711, 4712 and 4713").
+                  several orders, further ones of the same shape ("orders 4711, 4712 and 4713").
 ``phone``         7 to 15 digits that begin with ``+`` or ``0``, stand in the groups of an American or a
                   Spanish number, or follow a word for a phone; never a date, nor what follows one.
-``size``          a number or S, M, L after a word for a size, or EU, UK, US in capitals; a shoe's number
-                  before EU; XS, XL and the like anywhere. The value is the size alone.
+``size``          a number or S, M, L after a word for a size, or EU, UK, US in capitals; 34 to 49 before
+                  EU; XS, XL and the like anywhere. The value is the size alone.
 ``amount``        a number with a currency before or after it; the value has both. Thousands may stand in
                   groups of three, as in "10 000 €"; so "2 100 € jackets" is read as 2100 €.
 
@@ -62,10 +62,6 @@ _SIGN = (
 )
 _IS = r"(?:[\s:.,]{0,3}\b(?:is|je|glasi|es)\b)?"
 _CODE = r"(?=[a-z-]{0,12}\d)[a-z0-9][a-z0-9-]{1,23}[a-z0-9]"
-_SEVERAL = (
-    r"(?:orders|purchases|parcels|packages|invoices|pedidos|[oó]rdenes|compras|paquetes|facturas|"
-    r"narud[žz]b(?:e|i|ama)|paket(?:i|e|a|ima)|ra[čc]un(?:i|e|a|ima))"
-)
 _PATTERNS = {
     "email": (
         r"(?<![\w.%+-])(?P<v>[\w%+-][\w.%+-]{0,63}@(?:[^\W_]|-){1,63}(?:\.(?:[^\W_]|-){1,63}){0,6}"
@@ -73,8 +69,9 @@ _PATTERNS = {
     ),
     "order_number": (
         r"(?P<of>\b(?:broj|n[uú]mero\sdel?(?:\s(?:mi|la))?)\s)?"
-        rf"\b(?:{_SEVERAL}|order|purchase|parcel|package|tracking|invoice|reference|pedido|orden|compra|"
-        r"paquete|factura|seguimiento|narud[žz]b\w{1,2}|paket\w?|ra[čc]un\w?)"
+        r"\b(?:(?P<several>orders|pedidos|narud[žz]be|paketi|ra[čc]uni)\b|order|purchase|parcel|package|"
+        r"tracking|invoice|reference|pedido|orden|compra|paquete|factura|seguimiento|narud[žz]b\w{1,2}|"
+        r"paket\w?|ra[čc]un\w?)"
         rf"{_IS}(?:(?P<sign>(?:{_SIGN}){{1,3}}){_IS}[\s:.,-]{{0,3}}|[\s:.,-]{{1,3}}(?!{_COUNT}))"
         rf"(?P<v>{_CODE})(?![\w-])"
         rf"|(?<![\w#&])#\s?(?P<hash>{_CODE})(?![\w-])"
@@ -90,7 +87,8 @@ _PATTERNS = {
         r"la|una)\s){0,2}|\b(?-i:EU|UK|US)\s?)"
         rf"(?P<v>\d{{1,2}}(?:[.,]5|\s?½|/\d{{2}})?|x{{0,3}}[sl]|m|[2-6]xl)(?![\w/]|[.,]\d|\s?{_CURRENCY})"
         rf"|\b(?:broj|n[uú]mero)\s(?P<shoe>3[4-9]|4\d)(?![\w.,]|\s?{_CURRENCY})"
-        r"|(?<![\w.,])(?P<behind>(?:3[4-9]|4\d)(?:[.,]5)?)\s?(?-i:EU)(?!\w)"
+        r"|(?<![\w.,:€$£-])(?<![€$£]\s)(?<!eur\s)(?P<behind>(?:3[4-9]|4\d)(?:[.,]5|\s?½)?)\s?(?-i:EU)"
+        r"(?![\w-]|\s?\d|\s(?:countr|member|state|time|zem|dr[žz]av|[čc]lanic|pa[ií]s|estado))"
         r"|(?<![\w'’-])(?P<letters>x{1,3}s|x{1,3}l|[2-6]xl)(?![\w'’-])"
     ),
     "amount": (
@@ -109,12 +107,12 @@ _DATE = re.compile(
 _GROUPED = re.compile(
     r"\(?\d{3}\)?[ .-]\d{3}[ .-]\d{4}|[6-9]\d{2} \d{3} \d{3}|[6-9]\d{2}(?: \d{2}){3}"
 )
-_PLURAL = re.compile(rf"\b{_SEVERAL}\b", re.IGNORECASE)
-_NEXT = re.compile(
-    rf"(?:\s?[,/&+]|,?\s(?:and|or|i|ili|te|y|o))\s?#?(?!{_COUNT})(?P<v>{_CODE})(?![\w-])",
+_FURTHER = re.compile(
+    r"(?:\s?[,&+]\s?|\s?/(?!(?:19|20)\d\d(?!\d))\s?|,?\s(?:and|or|i|ili|te|y|o)\s)"
+    rf"(?P<hash>#\s?)?(?!{_COUNT})(?P<v>{_CODE})(?![\w-])(?P<word>\s[^\W\d_])?",
     re.IGNORECASE,
 )
-"""A further number behind that of an order."""
+"""What may be a further number behind that of an order."""
 _DIGITS = re.compile(r"\d(?:[ \u00a0\u2007\u2009\u202f.\u2010\u2011-]?\d){4,63}")
 _PLAIN = str.maketrans("\u00a0\u2007\u2009\u202f\u2010\u2011", "    --")
 _MARKED = re.compile(r"[A-Za-z][\u0300-\u033f]")
@@ -144,16 +142,30 @@ def _spans(kind: str, rule: re.Pattern[str], plain: str) -> Iterator[tuple[int, 
         if start < done or not _holds(kind, found, plain[start:end]):
             continue
         yield start, end
-        if kind == "order_number" and _PLURAL.search(found[0]):
-            digits = _digits(plain[start:end])
-            while (further := _NEXT.match(plain, end)) and _digits(further["v"]) == digits:
-                start, end = further.span("v")
-                yield start, end
         done = end
+        if kind == "order_number" and found["several"] and found["of"] is None:
+            for further in _further(plain, start, end):
+                yield further
+                _, done = further
 
 
-def _digits(value: str) -> int:
-    return sum(c.isdigit() for c in value)
+def _further(plain: str, start: int, end: int) -> Iterator[tuple[int, int]]:
+    """Where the numbers of other orders stand behind that of the first: they are of the same shape."""
+    shape = _shape(plain[start:end])
+    while (
+        (found := _FURTHER.match(plain, end))
+        and _shape(found["v"]) == shape
+        and (len(shape) > 3 or found["hash"] or not found["word"])  # "471, 120 mugs"
+        and not _DATE.match(plain, found.start("v"))
+    ):
+        start, end = found.span("v")
+        yield start, end
+
+
+def _shape(value: str) -> str:
+    """Zeros in front tell phones apart from what else has as many digits."""
+    kinds = "".join("0" if c.isdigit() else "a" if c.isalpha() else c for c in value)
+    return kinds if value[0] != "0" else f"0:{kinds}"
 
 
 def _plain(text: str) -> tuple[str, Sequence[int]]:
@@ -176,7 +188,7 @@ def _blank(found: re.Match[str]) -> str:
 
 def _holds(kind: str, found: re.Match[str], value: str) -> bool:
     """What a pattern alone cannot say."""
-    digits = _digits(value)
+    digits = sum(c.isdigit() for c in value)
     if kind == "order_number":
         alone = found["v"] is not None and found["sign"] is None and found["of"] is None
         return digits >= 4 if alone else digits >= 1

@@ -99,12 +99,26 @@ FOUND = {
         ("order_number", "4711"), ("order_number", "4712"), ("order_number", "4713"),
     ],
     "narudžbe br. 471 i 472": [("order_number", "471"), ("order_number", "472")],
+    "orders no. 471 and 200 mugs": [("order_number", "471")],
+    "orders 4711, 10-12 days late": [("order_number", "4711")],
+    "orders 20241205 and 01.05.2024": [("order_number", "20241205")],
+    "orders A4711 O4712, A4711 and O4712": [
+        ("order_number", "A4711"), ("order_number", "O4712"), ("order_number", "A4711"),
+        ("order_number", "O4712"),
+    ],
+    "broj narudžbe 1234567890, 0912345678": [
+        ("order_number", "1234567890"), ("phone", "0912345678"),
+    ],
+    "narudžbe 1234567890, 0912345678": [("order_number", "1234567890"), ("phone", "0912345678")],
+    "računi 4711/2024": [("order_number", "4711")],
     "orders #4711/#4712": [("order_number", "4711"), ("order_number", "4712")],
     "orders 4711 and 2 mugs": [("order_number", "4711")],
     "orders 4711 and 1200 pieces": [("order_number", "4711")],
     "order 4711 and 4712 mugs": [("order_number", "4711")],
     "orders 4711, AB-12345": [("order_number", "4711"), ("order_number", "AB-12345")],
-    "sandals, 42 EU or 38.5EU": [("size", "42"), ("size", "38.5")],
+    "sandals, 42 EU or 38.5EU, 42½ EU": [("size", "42"), ("size", "38.5"), ("size", "42½")],
+    "shipping €40 EU, 40€ EU": [("amount", "€40"), ("amount", "40€")],
+    "42 EU 43": [("size", "43")],
     "order #4711 to me@shop.example, 5 €": [
         ("order_number", "4711"), ("email", "me@shop.example"), ("amount", "5 €"),
     ],
@@ -121,7 +135,7 @@ NOT_FOUND = [
     "01.05. - 03.05.2024", "01.05.-03.05.", "01/05-03/05/2024", "01.05.2024 - 03.05.2024", "01.-03.05.2024",
     "01.05.2024/03.05.2024", "od 01.05. 15.06. 20.07.", "radite 08.00 - 16.00", "at 10:00 01.05.2024 14:00",
     "call me 2024-05-01 10:30", "call me on 01-05-2024 10", "10 000 mugs",
-    "i bought a phone 01.02.2025 2 mugs", "27 EU countries",
+    "i bought a phone 01.02.2025 2 mugs", "44 EU countries", "at 10:40 EU time", "27 EU",
     "42 Euston road", "eur", "dolar", "broj mobitela", "n° 5",
 ]  # fmt: skip
 
