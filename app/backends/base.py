@@ -18,6 +18,10 @@ MAX_PROMPT_TOKENS = 64
 
 TokenIds: TypeAlias = Sequence[int]
 HiddenStates: TypeAlias = npt.NDArray[np.float32]
+Enough: TypeAlias = Callable[[HiddenStates], bool]
+"""Asked with the states at the first marks of a message: whether those at the others are not wanted."""
+FIRST_MARKS = 2
+"""How many there are then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +94,7 @@ class Backend(Protocol):
         ...
 
     def embed_after(
-        self, prefix: MarkedTokens, message: MarkedTokens
+        self, prefix: MarkedTokens, message: MarkedTokens, enough: Enough | None = None
     ) -> tuple[HiddenStates, HiddenStates]:
         """Hidden states (after the final norm) at the marks of a prefix and of what follows it.
 
@@ -103,6 +107,9 @@ class Backend(Protocol):
         come again: no state of the prefix depends on what follows it. One that computes all of it
         each time is right too. ``prefix`` holds at most ``info.max_prefix_tokens``, ``message`` at
         most ``info.max_message_tokens`` and :data:`MAX_PROMPT_TOKENS` behind it.
+
+        A backend whose time grows with each token may ask ``enough`` and, if so, give the states at the
+        first :data:`FIRST_MARKS` marks of the message alone.
         """
         ...
 

@@ -13,8 +13,10 @@ from zlib import crc32
 import numpy as np
 
 from app.backends.base import (
+    FIRST_MARKS,
     BackendInfo,
     BackendOptions,
+    Enough,
     HiddenStates,
     MarkedTokens,
     TokenIds,
@@ -61,7 +63,7 @@ class FakeBackend:
         return self._states(self._read(messages))
 
     def embed_after(
-        self, prefix: MarkedTokens, message: MarkedTokens
+        self, prefix: MarkedTokens, message: MarkedTokens, enough: Enough | None = None
     ) -> tuple[HiddenStates, HiddenStates]:
         """A mark of the prefix sees its own line, one of the message all since the last of these."""
         self._read([prefix.tokens, message.tokens])
@@ -69,7 +71,9 @@ class FakeBackend:
         lines = [start.rstrip("\n").rpartition("\n")[2] for start in starts]
         begun = prefix.tokens[prefix.marks[-1] + 1 :] if prefix.marks else prefix.tokens
         heads = [_text((*begun, *message.tokens[: mark + 1])) for mark in message.marks]
-        return self._states(lines), self._states(heads)
+        ends, states = self._states(lines), self._states(heads)
+        first = states[:FIRST_MARKS]
+        return ends, first if enough is not None and enough(first) else states
 
     def _read(self, parts: Sequence[TokenIds]) -> list[str]:
         texts = [_text(tokens) for tokens in parts]

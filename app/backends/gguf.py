@@ -20,6 +20,7 @@ from app.backends.base import (
     MAX_PROMPT_TOKENS,
     BackendInfo,
     BackendOptions,
+    Enough,
     HiddenStates,
     MarkedTokens,
     TokenIds,
@@ -120,13 +121,13 @@ class GgufBackend:
             return rows
 
     def embed_after(
-        self, prefix: MarkedTokens, message: MarkedTokens
+        self, prefix: MarkedTokens, message: MarkedTokens, enough: Enough | None = None
     ) -> tuple[HiddenStates, HiddenStates]:
         with _border(InferenceFailed, "computing a message after its prefix"):
             self._open_context()
             if self._prefixes is None:  # a model that serves no prefixes pays nothing for them
                 self._prefixes = PrefixContext(self._model, self.info, self._options)
-            return self._prefixes.embed(prefix, message)
+            return self._prefixes.embed(prefix, message, enough)
 
     def _open_context(self) -> LlamaContext:
         if self._context is None:

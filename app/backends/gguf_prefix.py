@@ -16,9 +16,11 @@ import numpy as np
 import numpy.typing as npt
 
 from app.backends.base import (
+    FIRST_MARKS,
     MAX_PROMPT_TOKENS,
     BackendInfo,
     BackendOptions,
+    Enough,
     HiddenStates,
     MarkedTokens,
 )
@@ -71,7 +73,7 @@ class PrefixContext:
         return tuple(self._kept)
 
     def embed(
-        self, prefix: MarkedTokens, message: MarkedTokens
+        self, prefix: MarkedTokens, message: MarkedTokens, enough: Enough | None = None
     ) -> tuple[HiddenStates, HiddenStates]:
         """See :meth:`app.backends.base.Backend.embed_after`."""
         if len(prefix.tokens) > self._max_prefix or len(message.tokens) > self._max_message:
@@ -81,7 +83,7 @@ class PrefixContext:
         try:
             self._hold(prefix)
             start = len(self._beginning) + len(prefix.tokens)
-            states = self._decode(message.tokens, message.marks, start)
+            states = self._decode_message(message, start, enough)
             self._context.forget(_SEQUENCE, start)
         except BaseException:
             # Nothing of a failed message stays behind; copies of prefixes are not touched by it.
@@ -123,6 +125,19 @@ class PrefixContext:
             oldest, _ = self._kept.popitem(last=False)
             tokens -= len(oldest.tokens)
         self._kept[prefix] = _Kept(self._held_states, self._context.state(_SEQUENCE))
+
+    def _decode_message(
+        self, message: MarkedTokens, start: int, enough: Enough | None
+    ) -> HiddenStates:
+        """In two steps where the first may be enough: what stands behind it costs as much a token."""
+        if enough is None or len(message.marks) <= FIRST_MARKS:
+            return self._decode(message.tokens, message.marks, start)
+        cut = message.marks[FIRST_MARKS - 1] + 1
+        first = self._decode(message.tokens[:cut], message.marks[:FIRST_MARKS], start)
+        if enough(first):
+            return first
+        marks = tuple(mark - cut for mark in message.marks[FIRST_MARKS:])
+        return np.concatenate([first, self._decode(message.tokens[cut:], marks, start + cut)])
 
     def _decode(self, tokens: tuple[int, ...], marks: tuple[int, ...], start: int) -> HiddenStates:
         """Append tokens from position ``start`` on; states at the marks, (len(marks), hidden)."""

@@ -22,6 +22,7 @@ from app.backends.base import (
     MAX_PROMPT_TOKENS,
     BackendInfo,
     BackendOptions,
+    Enough,
     HiddenStates,
     MarkedTokens,
     TokenIds,
@@ -131,9 +132,15 @@ class GptqBackend:
             return self._states(rows, [[len(row) - 1] for row in rows])
 
     def embed_after(
-        self, prefix: MarkedTokens, message: MarkedTokens
+        self,
+        prefix: MarkedTokens,
+        message: MarkedTokens,
+        enough: Enough | None = None,  # noqa: ARG002
     ) -> tuple[HiddenStates, HiddenStates]:
-        """All of it in one pass each time: on a GPU a catalog costs little more than a message."""
+        """All of it in one pass each time: on a GPU a catalog costs little more than a message.
+
+        ``enough`` is never asked: the last marks cost nothing there.
+        """
         with _border(InferenceFailed, "computing a message after its prefix"):
             self._open_decoder()
             before, after = len(prefix.tokens), len(message.tokens)

@@ -147,6 +147,15 @@ class CartHeads:
             told=told or {},
         )
 
+    def says_all(self, slot_states: Floats, wording: Floats | None = None) -> bool:
+        """Whether further slots would change nothing: no action is wanted, or the last of these stops."""
+        slots = unit(slot_states)
+        outcome = slots[0] @ self.outcome_rows.T + self.outcome_bias
+        if self.wording is not None and wording is not None:
+            outcome = outcome + self.wording.score(slots[:1], wording)[1]
+        action = slots[-1] @ self.action_rows.T + self.action_bias
+        return CART_OUTCOMES[int(outcome.argmax())] != "actions" or int(action.argmax()) == _STOP
+
     def decide(
         self,
         slot_states: Floats,

@@ -172,9 +172,13 @@ class CartReader:
 
     def decide(self, message: CartMessage) -> CartDecision:
         """The decision; all its products are entries of the catalog, spelt as given."""
-        products, slots = self.backend.embed_after(message.prefix, message.message)
-        self._remember(message.prefix)
         model = self.model
+        products, slots = self.backend.embed_after(
+            message.prefix,
+            message.message,
+            lambda first: model.heads.says_all(first, message.wording),
+        )
+        self._remember(message.prefix)
         return model.heads.decide(
             slots, products, message.products, model.calibration, message.wording, message.told
         )

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from app.api.cart import CartReading
-from app.backends.base import MarkedTokens
+from app.backends.base import Enough, MarkedTokens
 from app.backends.fake import FakeBackend
 from app.main import model_loader
 from app.serving.batcher import Load, Loaded
@@ -242,9 +242,11 @@ def gated(settings: Settings, *, fail_on: str | None = None) -> tuple[Load, thre
         backend.fail_on = fail_on
         embed_after = backend.embed_after
 
-        def wait_and_embed(prefix: MarkedTokens, message: MarkedTokens) -> object:
+        def wait_and_embed(
+            prefix: MarkedTokens, message: MarkedTokens, enough: Enough | None = None
+        ) -> object:
             gate.wait(PATIENCE)
-            return embed_after(prefix, message)
+            return embed_after(prefix, message, enough)
 
         backend.embed_after = wait_and_embed  # type: ignore[method-assign,assignment]
         return loaded

@@ -58,6 +58,31 @@ def kept(backend: GgufBackend) -> tuple[MarkedTokens, ...]:
     return backend._prefixes.kept
 
 
+@pytest.mark.parametrize("enough", [False, True])
+def test_the_last_marks_are_computed_when_the_first_are_not_enough(
+    tiny_gguf: Path, backend: GgufBackend, enough: bool
+):
+    """Either way what is given is what one pass gives, and nothing stays for the next message."""
+    prefix, text = catalog(1), message(backend)
+    ends, slots = fresh(tiny_gguf, prefix, text)
+    asked: list[np.ndarray] = []
+
+    def is_enough(first: np.ndarray) -> bool:
+        asked.append(first)
+        return enough
+
+    for _ in range(2):
+        found = backend.embed_after(prefix, text, is_enough)
+        np.testing.assert_allclose(found[0], ends, atol=ATOL)
+        np.testing.assert_allclose(found[1], slots[:2] if enough else slots, atol=ATOL)
+    assert [first.shape for first in asked] == [(2, 64), (2, 64)]
+    np.testing.assert_allclose(asked[0], slots[:2], atol=ATOL)
+    other = message(backend, "take it out again")
+    np.testing.assert_allclose(
+        backend.embed_after(prefix, other)[1], fresh(tiny_gguf, prefix, other)[1], atol=ATOL
+    )
+
+
 def test_states_stand_at_the_marks_and_are_those_of_plain_causal_passes(
     tiny_gguf: Path, backend: GgufBackend
 ):

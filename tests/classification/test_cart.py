@@ -318,3 +318,17 @@ def test_names_count_by_the_gates():
     )
     alone = heads.score(slots, products[:1], names[:1])
     assert np.isfinite(alone.outcome).all()
+
+
+@given(st.integers(0, 2**31))
+def test_two_slots_decide_as_six_where_they_say_all(seed: int):
+    """No action, or one and a stop: then nothing that stands behind counts."""
+    rng = np.random.default_rng(seed)
+    heads = random_heads(8, seed=seed % 1000)
+    slots = rng.standard_normal((6, 8)).astype(np.float32)
+    products = rng.standard_normal((4, 8)).astype(np.float32)
+    whole = heads.decide(slots, products, PRODUCTS)
+    if heads.says_all(slots[:2]):
+        assert heads.decide(slots[:2], products, PRODUCTS) == whole
+    else:
+        assert whole.outcome == "actions"
