@@ -139,7 +139,7 @@ class GptqBackend:
     ) -> tuple[HiddenStates, HiddenStates]:
         """All of it in one pass each time: on a GPU a catalog costs little more than a message.
 
-        ``enough`` is never asked: the last marks cost nothing there.
+        ``enough`` is never asked: a second pass would cost more there than the last marks do.
         """
         with _border(InferenceFailed, "computing a message after its prefix"):
             self._open_decoder()
