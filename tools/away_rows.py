@@ -28,7 +28,7 @@ from training.cart.written import draw_written, read_written
 from training.examples import LANGUAGES
 from training.noise import without_diacritics
 from training.stage_one import CartPupil
-from training.storefront import WRITTEN_SHARE
+from training.storefront import RENAMED_SHARE, WRITTEN_SHARE
 
 SAMPLED = 10_000
 """Catalogs that are made to see which pieces carts need."""
@@ -37,10 +37,12 @@ CROATIAN = 1.4
 """How much more often generated carts are Croatian, its weakest language."""
 
 
-def groups_of(directory: Path, seed: str, used: set[int] | None = None) -> Iterator[CartGroup]:
+def groups_of(
+    directory: Path, seed: str, used: set[int] | None = None, renamed: float = RENAMED_SHARE
+) -> Iterator[CartGroup]:
     """Rows by catalog, for ever; none with pieces beside ``used``."""
     base = Base(directory, GEMMA_3_270M, "")
-    pupil = CartPupil(Tokeniser(base, Prompt()))
+    pupil = CartPupil(Tokeniser(base, Prompt()), renamed)
     rng = random.Random(seed)  # noqa: S311
     weights = [CROATIAN if language == "hr" else 1.0 for language in LANGUAGES]
     while True:
@@ -54,19 +56,22 @@ def groups_of(directory: Path, seed: str, used: set[int] | None = None) -> Itera
         yield from together(kept)
 
 
-def make_rows(work: Path, workers: int, most: int, seed: int) -> None:
-    """Files of catalogs with their rows, by several processes, up to ``most`` catalogs."""
-    (work / "rows").mkdir(exist_ok=True)
+def make_rows(work: Path, workers: int, most: int, seed: int, into: str, renamed: float) -> None:
+    """Files of catalogs with their rows in ``into``, by several processes, up to ``most`` catalogs."""
+    (work / into).mkdir(exist_ok=True)
     with get_context("fork").Pool(workers) as pool:
-        pool.starmap(_make_rows, [(work, f"{seed}:{n}", most // workers) for n in range(workers)])
+        each = most // workers
+        pool.starmap(
+            _make_rows, [(work, f"{seed}:{n}", each, into, renamed) for n in range(workers)]
+        )
 
 
-def _make_rows(work: Path, seed: str, most: int) -> None:
+def _make_rows(work: Path, seed: str, most: int, into: str, renamed: float) -> None:
     used = set(np.load(work / "used.npy").tolist())
-    made = groups_of(work / "tokeniser", seed, used)
+    made = groups_of(work / "tokeniser", seed, used, renamed)
     for number in range(most // GROUPS_A_FILE):
         content = [next(made) for _ in range(GROUPS_A_FILE)]
-        path = work / "rows" / f"{number:05}-{seed.replace(':', '-')}.pickle"
+        path = work / into / f"{number:05}-{seed.replace(':', '-')}.pickle"
         path.with_suffix(".partial").write_bytes(pickle.dumps(content))
         path.with_suffix(".partial").replace(path)
 

@@ -55,7 +55,7 @@ from training.bases import GEMMA_3_270M, Tokeniser, packaged_base
 from training.cart.packing import CartGroup
 from training.gemma import read_checkpoint
 from training.stage_one import learn, prepare, read_start
-from training.storefront import DEFAULT
+from training.storefront import DEFAULT, RENAMED_SHARE
 from training.teacher import Teacher
 from training.terminal import console
 from training.tuned_files import CART, write_cart_heads, write_tuned
@@ -64,6 +64,8 @@ from training.tuning import Tuned
 _PROFILED = 30
 _PIECE = 15_000_000
 """Bytes of an adapter's file that such a machine lets go."""
+ROWS = "rows"
+"""Where rows of catalogs are, of one kind; other kinds may lie beside them."""
 FIRST_GROUPS = 6000
 """Catalogs that must be there before training begins."""
 
@@ -164,6 +166,8 @@ def train(
     rounded: bool = False,
     profiled: bool = False,
     memory: float = 1.0,
+    dropout: float = 0.0,
+    rows: str = ROWS,
 ) -> None:
     """One run that ends at the time ``until``; ``out`` gets what it has learned, meanwhile too.
 
@@ -173,7 +177,7 @@ def train(
         torch.cuda.set_per_process_memory_fraction(memory)
     groups: list[CartGroup] = []
     ended = threading.Event()
-    threading.Thread(target=follow, args=(work / "rows", groups, ended), daemon=True).start()
+    threading.Thread(target=follow, args=(work / rows, groups, ended), daemon=True).start()
     lessons = read_lessons(work / "lessons")
     before = read_start(work / "start")
     tensors, table = read_base(work, device)
@@ -182,7 +186,13 @@ def train(
     targets = np.load(work / "targets.npy").astype(np.float32)
     tuning = replace(DEFAULT.tuning, seed=seed, batch_size=messages)
     variant = replace(
-        DEFAULT, tuning=tuning, catalogs=catalogs, kept=rank, whole=whole, rounded=rounded
+        DEFAULT,
+        tuning=tuning,
+        catalogs=catalogs,
+        kept=rank,
+        whole=whole,
+        rounded=rounded,
+        dropout=dropout,
     )
     if rate is not None:
         variant = replace(variant, whole_rate=rate, tuning=replace(tuning, learning_rate=rate))
@@ -288,7 +298,7 @@ def main() -> None:
         case "embed":
             embed(given.work, given.device)
         case "rows":
-            make_rows(given.work, given.workers, given.most, given.seed)
+            make_rows(given.work, given.workers, given.most, given.seed, given.rows, given.renamed)
         case "train":
             size = given.messages, given.catalogs
             train(
@@ -304,6 +314,8 @@ def main() -> None:
                 rounded=given.rounded,
                 profiled=given.profile,
                 memory=given.memory,
+                dropout=given.dropout,
+                rows=given.rows,
             )
         case "take":
             take(given.fetched, given.seed, given.run)
@@ -335,6 +347,12 @@ def _arguments() -> argparse.Namespace:
     found["train"].add_argument("--factors", action="store_true", help="Tune an adapter alone.")
     found["train"].add_argument("--memory", type=float, default=1.0, help="Share of the GPU's.")
     found["train"].add_argument("--rounded", action="store_true", help="See training/rounding.py.")
+    found["train"].add_argument("--dropout", type=float, default=0.0, help="In every layer.")
+    found["rows"].add_argument(
+        "--renamed", type=float, default=RENAMED_SHARE, help="Share with made-up names."
+    )
+    for name in ("rows", "train"):
+        found[name].add_argument("--rows", default=ROWS, help="Their folder; one for each kind.")
     found["pack"].add_argument("--start", type=Path, default=Path("model_store/storefront/1"))
     for name in ("rows", "train", "take"):
         found[name].add_argument("--seed", type=int, default=1)

@@ -74,6 +74,9 @@ class Gemma(torch.nn.Module):
     goes to the values as they are.
 
     ``change`` answers with what may change of a matrix, from its name and its values.
+
+    ``dropout`` is the share of what attention and the gated product add to a state that is left out, at
+    random, until :meth:`eval` (Srivastava et al. 2014).
     """
 
     def __init__(
@@ -86,9 +89,11 @@ class Gemma(torch.nn.Module):
         change: Callable[[str, torch.Tensor], Change] | None = None,
         compiled: bool = False,
         rounded: Callable[[str, torch.Tensor], torch.Tensor] | None = None,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.shape = shape or Shape()
+        self._dropout = dropout
         self.hidden = table.shape[1]
         count = 1 + max(int(name.split(".")[1]) for name in tensors if name.startswith("blk."))
         self.layers = tuple(range(count) if layers is None else layers)
@@ -147,7 +152,7 @@ class Gemma(torch.nn.Module):
             seen = self._before(x, matrices[:3], norms[:3], turns[theta], self.shape)
             q, k, v = map(real.spread, seen)
             h = real.taken(self._attend(q, k, v, mask))
-            x = self._after(x, h, matrices[3:], norms[3:], self.shape)
+            x = self._after(x, h, matrices[3:], norms[3:], self.shape, self._left_out)
         return real.spread(self._last_norm(x))
 
     def continued(self, begun: Begun, behind: Behind) -> tuple[torch.Tensor, torch.Tensor]:
@@ -171,17 +176,21 @@ class Gemma(torch.nn.Module):
             seen = self._before(x, matrices[:3], norms[:3], turns[theta], self.shape)
             q, k, v = map(real.spread, seen)
             h = real.taken(self._attend(q, k, v, mask))
-            x = self._after(x, h, matrices[3:], norms[3:], self.shape)
+            x = self._after(x, h, matrices[3:], norms[3:], self.shape, self._left_out)
             mask = self._layer(place, later_masks)[-1]
             seen = self._before(y, matrices[:3], norms[:3], later_turns[theta], self.shape)
             q, *own = map(later.spread, seen)
             k, v = (torch.cat([old, new], 1) for old, new in zip((k, v), own, strict=True))
             h = later.taken(self._attend(q, k, v, mask))
-            y = self._after(y, h, matrices[3:], norms[3:], self.shape)
+            y = self._after(y, h, matrices[3:], norms[3:], self.shape, self._left_out)
         return real.spread(self._last_norm(x)), later.spread(self._last_norm(y))
 
     def _last_norm(self, x: torch.Tensor) -> torch.Tensor:
         return _norm(x, self._norms["output_norm.weight"], self.shape.eps)
+
+    @property
+    def _left_out(self) -> float:
+        return self._dropout if self.training else 0.0
 
     @property
     def _thetas(self) -> tuple[float, float]:
@@ -322,14 +331,16 @@ def _after(
     matrices: Sequence[torch.Tensor],
     norms: Sequence[torch.Tensor],
     shape: Shape,
+    left_out: float,
 ) -> torch.Tensor:
     """The rest of the layer, from what its attention has seen, ``h`` (n, heads, size)."""
     attn_output, ffn_gate, ffn_up, ffn_down = matrices
     post_attention_norm, ffn_norm, post_ffw_norm = norms
-    x = x + _norm(F.linear(h.flatten(1), attn_output), post_attention_norm, shape.eps)
+    seen = _norm(F.linear(h.flatten(1), attn_output), post_attention_norm, shape.eps)
+    x = x + F.dropout(seen, left_out)
     h = _norm(x, ffn_norm, shape.eps).bfloat16()
     h = F.gelu(F.linear(h, ffn_gate), approximate="tanh") * F.linear(h, ffn_up)
-    return x + _norm(F.linear(h, ffn_down), post_ffw_norm, shape.eps)
+    return x + F.dropout(_norm(F.linear(h, ffn_down), post_ffw_norm, shape.eps), left_out)
 
 
 def _norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:

@@ -241,6 +241,7 @@ def train(
             keep(Tuned(adapter_of(model), messages.heads()))
             _swap(trained, average)
     _swap(trained, average)
+    model.eval()
     model.merge()
     return Tuned(adapter_of(model), messages.heads())
 

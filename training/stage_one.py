@@ -156,6 +156,7 @@ def learn(
         change=_change(variant, before),
         compiled=device.startswith("cuda"),
         rounded=_rounding(variant, before) if variant.rounded else None,
+        dropout=variant.dropout,
     )
     first_bias = None if before is None else before.head.bias
     messages = Messages(lessons.pools, lessons.heads, targets, config, device, first_bias)
@@ -301,13 +302,15 @@ def cart_rows(tokeniser: Tokeniser, directory: Path, progress: Progress) -> list
 class CartPupil:
     """Written rows as training reads them: some renamed, some with the paper's answer in JSON."""
 
-    def __init__(self, tokeniser: Tokeniser) -> None:
+    def __init__(self, tokeniser: Tokeniser, renamed: float = RENAMED_SHARE) -> None:
+        """``renamed`` is the share of catalogs whose products get made-up names."""
+        self._renamed = renamed
         self._encoder = CartEncoder(tokeniser.plain, tokeniser.beginning, tokeniser.end)
         self._stems = {language: stems_of(_words(language)) for language in LANGUAGES}
 
     def encode(self, rows: Sequence[dict[str, Any]], rng: random.Random) -> list[EncodedCart]:
         """Rows about one catalog. If it is renamed, all of them get the same names."""
-        renaming, seed = rng.random() < RENAMED_SHARE, rng.random()
+        renaming, seed = rng.random() < self._renamed, rng.random()
         encoded = []
         for written in rows:
             names, stems = random.Random(seed), self._stems[written["language"]]

@@ -93,6 +93,8 @@ class Variant:
     """Whether such a run tunes all numbers of the matrices, of which that width is kept."""
     whole_rate: float = 1.5e-4
     """Its learning rate, in the place of that of factors."""
+    dropout: float = 0.0
+    """Of what each layer adds to a state, left out at random."""
     rounded: bool = False
     """Whether it is tuned with its weights rounded as they will be (:mod:`training.rounding`)."""
 

@@ -105,6 +105,17 @@ def test_in_bfloat16_the_states_point_the_same_way(checkpoint: Path):
     assert torch.nn.functional.cosine_similarity(found, exact).min() > 0.995
 
 
+@torch.no_grad()
+def test_dropout_is_for_training_alone(checkpoint: Path, in_float32: None):
+    """States differ from pass to pass, padding or not, until the model is asked to be what it is."""
+    model, (ids, lengths) = ours(checkpoint, dropout=0.2), padded(rows(), "cpu")
+    first, second = model(ids, lengths), model(ids, lengths)
+    for i, length in enumerate(lengths):
+        assert not torch.allclose(first[i, :length], second[i, :length])
+    model.eval()
+    torch.testing.assert_close(model(ids, lengths), ours(checkpoint)(ids, lengths))
+
+
 def test_picked_layers_stand_in_the_places_of_a_shorter_model(checkpoint: Path, in_float32: None):
     """Which layer attends everywhere goes by place, which tensors it has by number."""
     picked = (0, 1, 3, 4, 5, 6)

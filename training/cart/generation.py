@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 
 from training.cart.catalogs import draw_catalog
 from training.cart.drawing import CartRow, Draw, DrawAgain, Kind
+from training.cart.each import each_of
 from training.cart.grammar import NounPhrase
 from training.cart.matching import fit, has_richer
 from training.cart.named import NAMED_SHARE, draw_named
@@ -32,6 +33,11 @@ _RARELY_NEAR = 0.25
 
 Training sees more of these than dev and test hold, for they are what is hardest to tell.
 """
+_EACH = 0.15
+"""Of the messages with several actions, in training: those that want each of what bears one name."""
+_MOST_EACH = 4
+_COUNTED = {"", "it", "is", "was", "lo"}
+"""Forms of a slot that ask for a quantity or agree with it: more than a bare name can stand there."""
 _DRAWS = 30
 """Phrasings and products that are tried on a given catalog, which may suit none of a kind."""
 
@@ -84,6 +90,8 @@ def _one_role(
 
 
 def _several(draw: Draw) -> CartRow:
+    if draw.trained and draw.rng.random() < _EACH:
+        return _each(draw)
     use = draw.rng.choices(("several", "rseveral", "mixed", "apart"), (31, 17, 38, 14))[0]
     phrasing = draw.phrasing(use)
     items, lists = _items_of(draw, phrasing)
@@ -251,6 +259,18 @@ def _ambiguous(draw: Draw) -> CartRow:
     """The bare head where several products bear it: nothing is done, the candidates are named."""
     phrasing = draw.phrasing("add", "remove")
     role = next(iter(phrasing.roles))
+    family, phrase = _common_name(draw)
+    if not accepts(phrasing, role, phrase, family[0]):
+        raise DrawAgain
+    least, most = phrasing.quantity_range(role)
+    item = Item(family[0], phrase, 1 if most == 1 else draw_quantity(draw.rng, least))
+    text = draw.text(phrasing, {role: item}, slips=0)
+    names = tuple(p.name for p in family)
+    return draw.row("ambiguous", phrasing, text, [], candidates=names)
+
+
+def _common_name(draw: Draw) -> tuple[list[Product], NounPhrase]:
+    """Listed products of one family, and a bare head that fits all of them and nothing else."""
     crowded = [
         p
         for p in draw.catalog.products
@@ -267,13 +287,36 @@ def _ambiguous(draw: Draw) -> CartRow:
     others = [p for p in draw.catalog.products if p.family != product.family]
     clear = any(fit(phrase.nominative, p.name) >= min(scores) for p in others)
     uneven = max(scores) - min(scores) > 0.25 or any(p.plain for p in family)
-    if clear or uneven or min(scores) < 0.5 or not accepts(phrasing, role, phrase, product):
+    if clear or uneven or min(scores) < 0.5:
         raise DrawAgain
-    least, most = phrasing.quantity_range(role)
-    item = Item(product, phrase, 1 if most == 1 else draw_quantity(draw.rng, least))
-    text = draw.text(phrasing, {role: item}, slips=0)
-    names = tuple(p.name for p in family)
-    return draw.row("ambiguous", phrasing, text, [], candidates=names)
+    return family, phrase
+
+
+def _each(draw: Draw) -> CartRow:
+    """Each product that bears one name, alone or in a list: "two of each tea and a mug"."""
+    family, phrase = _common_name(draw)
+    if phrase.plural_only or len(family) > _MOST_EACH:
+        raise DrawAgain
+    quantity = draw_quantity(draw.rng)
+    said = each_of(draw.language, phrase, quantity, len(family), draw.rng)
+    every = Item(family[0], phrase, quantity, said=said)
+    meant = [Item(product, phrase, quantity) for product in family]
+    draw.taken.update(product.name for product in family)
+    phrasing = draw.phrasing(*draw.rng.choice((("add", "remove"), ("several", "rseveral"))))
+    (role, forms), *more = phrasing.roles.items()
+    action = "add" if role in _PUTS_IN else "remove"
+    if role not in _LISTS:
+        if more or not forms <= _COUNTED or phrasing.only & {"sg", "m"}:
+            raise DrawAgain
+        text = draw.text(phrasing, {role: every})
+        return draw.row("several", phrasing, text, [(action, i) for i in meant], "each")
+    if more:
+        raise DrawAgain
+    listed = [draw.item(phrasing, "") for _ in range(draw.rng.choice((1, 1, 2)))]
+    place = draw.rng.randint(0, len(listed))
+    text = draw.text(phrasing, {}, {role: [*listed[:place], every, *listed[place:]]})
+    every_one = [*listed[:place], *meant, *listed[place:]]
+    return draw.row("several", phrasing, text, [(action, i) for i in every_one], "each")
 
 
 _MAKERS: dict[Kind, Callable[[Draw], CartRow]] = {

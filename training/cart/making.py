@@ -20,7 +20,12 @@ from training.cart.measuring import CartMeasure, calibrate_carts, measure_carts
 from training.cart.products import Split
 from training.cart.reading import ReadRow, read_carts
 from training.cart.validation import check_row
-from training.cart.written import calibration_carts, wild_carts
+from training.cart.written import (
+    UNREAD_CARTS,
+    WILD_CARTS,
+    calibration_carts,
+    measured_carts,
+)
 from training.examples import LANGUAGES
 
 REPORT = "carts.json"
@@ -41,7 +46,8 @@ class CartSizes:
 class MadeCart:
     """The model, and what it was measured to be.
 
-    On ``dev`` and ``written``, which calibrate it, on ``test``, and on ``wild``.
+    On ``dev`` and ``written``, which calibrate it, on ``unread``, by which mixtures of runs may be chosen,
+    and on ``test`` and ``wild``.
     """
 
     model: CartModel
@@ -74,7 +80,8 @@ def make_cart(
         "dev": dev,
         "written": written,
         "test": read("test", draw_rows("test", sizes.test, seed)),
-        "wild": read("wild", wild_carts()),
+        "wild": read("wild", measured_carts(WILD_CARTS)),
+        "unread": read("unread", measured_carts(UNREAD_CARTS)),
     }
     measures = {name: measure_carts(heads, rows, calibration) for name, rows in found.items()}
     model = CartModel(CartSpec(), heads, calibration)

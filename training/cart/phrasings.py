@@ -77,13 +77,17 @@ class Phrasing:
 
 @dataclass(slots=True)
 class Item:
-    """A product as one message mentions it; ``freely`` counts it by any dozens that people say."""
+    """A product as one message mentions it; ``freely`` counts it by any dozens that people say.
+
+    ``said`` stands in the place of mention and quantity, if it is given, and means several things.
+    """
 
     product: Product
     phrase: NounPhrase
     quantity: int = 1
     taken_back: int = field(default=1)
     freely: bool = False
+    said: str = ""
 
     @property
     def mention(self) -> str:
@@ -163,7 +167,7 @@ def render(
 def _slot(language: str, form: str, item: Item, rng: random.Random) -> str:
     phrase, number = item.phrase, item.quantity
     units = item.units
-    many = number > 1 or phrase.plural_only
+    many = number > 1 or phrase.plural_only or bool(item.said)
     if form in _AGREEING:
         return _AGREEING[form][phrase.gender.startswith("f"), many]
     if form in {"the", "bare", "gen", "pl"}:
@@ -178,6 +182,8 @@ def _slot(language: str, form: str, item: Item, rng: random.Random) -> str:
     if form in {"n", "oldn"}:
         told = number if form == "n" else item.taken_back
         return number_text(language, told, counting_gender(phrase), rng, standing=True)
+    if item.said:
+        return item.said
     told = item.taken_back if form == "old" else number
     return counted(
         language, phrase, told, units, rng,
@@ -212,7 +218,7 @@ def _lines(language: str, items: list[Item], before: str, rng: random.Random) ->
 
 
 def _part(language: str, item: Item, rng: random.Random, *, line: bool = False) -> str:
-    return counted(
+    return item.said or counted(
         language, item.phrase, item.quantity, item.units, rng,
         explicit=item.product.commanding, nominative=line, line=line, leading=not line,
         freely=item.freely,

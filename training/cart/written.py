@@ -2,7 +2,8 @@
 
 Generated rows (:mod:`training.cart.generation`) put products into turns of phrase; nobody's messages are
 quite like that. ``data/cart/written`` is learned beside them. ``data/cart/wild`` came from other hands and
-is only measured on.
+is only measured on. So is ``data/cart/unread``: rows that were once generated from named catalogs
+(:mod:`training.cart.named`) which training never reads, for how far the words that it reads carry over.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from training.examples import read_rows
 
 WRITTEN = DATA / "written"
 WILD_CARTS = DATA / "wild"
+UNREAD_CARTS = DATA / "unread"
 _KEPT = 3
 """Among every five catalogs, the place of the one that is kept for calibrating."""
 _AS_WRITTEN = 0.5
@@ -71,9 +73,9 @@ def calibration_carts() -> list[Mapping[str, Any]]:
     return [row for catalog in read_written() if not catalog.learned for row in catalog.rows]
 
 
-def wild_carts() -> list[Mapping[str, Any]]:
-    """The rows that are only measured on."""
-    return [row for catalog in read_written(WILD_CARTS) for row in catalog.rows]
+def measured_carts(directory: Path) -> list[Mapping[str, Any]]:
+    """The rows of :data:`WILD_CARTS` or :data:`UNREAD_CARTS`, which are only measured on."""
+    return [row for catalog in read_written(directory) for row in catalog.rows]
 
 
 def draw_written(rng: random.Random, messages: int) -> list[dict[str, Any]]:
