@@ -6,6 +6,8 @@ MAKEFLAGS += --no-print-directory --no-builtin-rules
 
 PORT ?= $(or $(INTENT_PORT),8080)
 ARGS ?=
+# Files of tests that run side by side; AT_ONCE= for one after the other, as a debugger wants it.
+AT_ONCE ?= -n 2 --dist loadfile
 BIN := .venv/bin
 
 # Installs the named set of locked packages into .venv; says nothing when it stands already.
@@ -29,7 +31,7 @@ run: environment-serve-cpu weights ## serve the default model on 127.0.0.1:8080 
 
 .PHONY: test
 test: environment-dev weights ## set up and run the tests (ARGS="-k batch" for some of them)
-	@$(BIN)/python -m pytest -m "not ray and not train and not browser" $(ARGS)
+	@$(BIN)/python -m pytest $(AT_ONCE) -m "not ray and not train and not browser" $(ARGS)
 
 .PHONY: fuzz
 fuzz: environment-dev ## try the running service with 5,000 requests made from its OpenAPI document
@@ -44,7 +46,7 @@ test-browser: environment-dev ## try the pages in headless Chromium, axe-core in
 
 .PHONY: test-train
 test-train: environment-train ## run the tests that need torch
-	@$(BIN)/python -m pytest -m train $(ARGS) || { code=$$?; [ $$code -eq 5 ] && exit 0 || exit $$code; }
+	@$(BIN)/python -m pytest $(AT_ONCE) -m train $(ARGS) || { code=$$?; [ $$code -eq 5 ] && exit 0 || exit $$code; }
 
 .PHONY: check
 check: environment-dev ## lint, formatting, types, import layers
