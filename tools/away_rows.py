@@ -56,22 +56,23 @@ def groups_of(
         yield from together(kept)
 
 
-def make_rows(work: Path, workers: int, most: int, seed: int, into: str, renamed: float) -> None:
-    """Files of catalogs with their rows in ``into``, by several processes, up to ``most`` catalogs."""
-    (work / into).mkdir(exist_ok=True)
+def make_rows(work: Path, workers: int, most: int, seed: int, folder: str, renamed: float) -> None:
+    """Files of catalogs with their rows in ``folder``, by several processes, up to ``most`` catalogs."""
+    (work / folder).mkdir(exist_ok=True)
     with get_context("fork").Pool(workers) as pool:
         each = most // workers
         pool.starmap(
-            _make_rows, [(work, f"{seed}:{n}", each, into, renamed) for n in range(workers)]
+            _make_rows,
+            [(work, f"{seed}:{folder}:{n}", each, folder, renamed) for n in range(workers)],
         )
 
 
-def _make_rows(work: Path, seed: str, most: int, into: str, renamed: float) -> None:
+def _make_rows(work: Path, seed: str, most: int, folder: str, renamed: float) -> None:
     used = set(np.load(work / "used.npy").tolist())
     made = groups_of(work / "tokeniser", seed, used, renamed)
     for number in range(most // GROUPS_A_FILE):
         content = [next(made) for _ in range(GROUPS_A_FILE)]
-        path = work / into / f"{number:05}-{seed.replace(':', '-')}.pickle"
+        path = work / folder / f"{number:05}-{seed.replace(':', '-')}.pickle"
         path.with_suffix(".partial").write_bytes(pickle.dumps(content))
         path.with_suffix(".partial").replace(path)
 

@@ -167,7 +167,7 @@ def train(
     profiled: bool = False,
     memory: float = 1.0,
     dropout: float = 0.0,
-    rows: str = ROWS,
+    folder: str = ROWS,
 ) -> None:
     """One run that ends at the time ``until``; ``out`` gets what it has learned, meanwhile too.
 
@@ -177,7 +177,7 @@ def train(
         torch.cuda.set_per_process_memory_fraction(memory)
     groups: list[CartGroup] = []
     ended = threading.Event()
-    threading.Thread(target=follow, args=(work / rows, groups, ended), daemon=True).start()
+    threading.Thread(target=follow, args=(work / folder, groups, ended), daemon=True).start()
     lessons = read_lessons(work / "lessons")
     before = read_start(work / "start")
     tensors, table = read_base(work, device)
@@ -298,7 +298,9 @@ def main() -> None:
         case "embed":
             embed(given.work, given.device)
         case "rows":
-            make_rows(given.work, given.workers, given.most, given.seed, given.rows, given.renamed)
+            make_rows(
+                given.work, given.workers, given.most, given.seed, given.folder, given.renamed
+            )
         case "train":
             size = given.messages, given.catalogs
             train(
@@ -315,7 +317,7 @@ def main() -> None:
                 profiled=given.profile,
                 memory=given.memory,
                 dropout=given.dropout,
-                rows=given.rows,
+                folder=given.folder,
             )
         case "take":
             take(given.fetched, given.seed, given.run)
@@ -351,8 +353,8 @@ def _arguments() -> argparse.Namespace:
     found["rows"].add_argument(
         "--renamed", type=float, default=RENAMED_SHARE, help="Share with made-up names."
     )
-    for name in ("rows", "train"):
-        found[name].add_argument("--rows", default=ROWS, help="Their folder; one for each kind.")
+    found["rows"].add_argument("--folder", default=ROWS, help="Where they go; one for each kind.")
+    found["train"].add_argument("--folder", default=ROWS, help="The one whose rows are learned.")
     found["pack"].add_argument("--start", type=Path, default=Path("model_store/storefront/1"))
     for name in ("rows", "train", "take"):
         found[name].add_argument("--seed", type=int, default=1)

@@ -57,7 +57,7 @@ def test_what_is_learned_is_not_what_is_measured(directory):
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_catalogs_that_are_measured_on_are_not_named_ones(language):
-    """Nothing that is learned lists what they list: at most a few things that many shops have."""
+    """No named catalog lists what they list: at most a few things that many shops have."""
     learned = [{line.name.casefold() for line in lines} for lines in read_named(language)]
     for catalog in read_written(UNREAD_CARTS):
         names = {name.casefold() for name in catalog.names}

@@ -107,13 +107,20 @@ def test_in_bfloat16_the_states_point_the_same_way(checkpoint: Path):
 
 @torch.no_grad()
 def test_dropout_is_for_training_alone(checkpoint: Path, in_float32: None):
-    """States differ from pass to pass, padding or not, until the model is asked to be what it is."""
-    model, (ids, lengths) = ours(checkpoint, dropout=0.2), padded(rows(), "cpu")
-    first, second = model(ids, lengths), model(ids, lengths)
-    for i, length in enumerate(lengths):
-        assert not torch.allclose(first[i, :length], second[i, :length])
+    """States differ from pass to pass, of beginnings and of what is behind them, until ``eval``."""
+    model, plain = ours(checkpoint, dropout=0.2), ours(checkpoint)
+    ids, lengths = padded(rows(), "cpu")
+    texts, places = ids[:, :6], lengths[:, None] + torch.arange(6)
+    behind = Behind(texts, torch.full((len(ids),), 6), torch.zeros_like(texts), places)
+
+    def states(model: Gemma) -> tuple[torch.Tensor, ...]:
+        return model(ids, lengths), *model.continued(Begun(ids, lengths), behind)
+
+    for first, second in zip(states(model), states(model), strict=True):
+        assert not torch.allclose(first, second)
     model.eval()
-    torch.testing.assert_close(model(ids, lengths), ours(checkpoint)(ids, lengths))
+    for found, wanted in zip(states(model), states(plain), strict=True):
+        torch.testing.assert_close(found, wanted)
 
 
 def test_picked_layers_stand_in_the_places_of_a_shorter_model(checkpoint: Path, in_float32: None):

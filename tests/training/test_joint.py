@@ -164,6 +164,7 @@ def test_the_outcome_is_what_the_model_was_left_with():
     given = config()
     model = tiny_gemma()
     tuned = train(model, two_sets(given), [], given)
+    assert not model.training
     assert tuned.adapter.keys() == set(model.names)
     for name, (a, b) in tuned.adapter.items():
         added = model._frozen[name].numpy() + b @ a

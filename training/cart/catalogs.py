@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 
 from training.cart.grammar import NounPhrase
 from training.cart.matching import fit
@@ -71,6 +72,10 @@ class Catalog:
             if score > own + 0.05 if related else score >= least:
                 return False
         return True
+
+    def called(self, mention: str) -> AbstractSet[str]:
+        """Families of which a product has that name, where names are believed."""
+        return self._families.get(mention.casefold(), frozenset())
 
     @property
     def said(self) -> tuple[str, ...]:

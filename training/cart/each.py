@@ -14,37 +14,52 @@ _ENGLISH = (
     "{n} of each of the {many}",
 )
 _ENGLISH_OF_TWO = ("both {many}", "both of the {many}", "both the {many}")
-_ENGLISH_OF_ALL = (
-    "all {k} {many}",
-    "all {k} of the {many}",
-    "all the {many} you have",
-    "every {one} you have",
-)
+_ENGLISH_OF_ALL = ("all {k} {many}", "all {k} of the {many}", "all {k} kinds of {one}")
 _SPANISH = (
-    "{n} de cada {one}", "{n} de cada tipo de {one}", "{n} de cada clase de {one}",
+    "{n} de cada {one}",
+    "{n} de cada tipo de {one}",
+    "{n} de cada clase de {one}",
     "{n} de cada un{o} de {los} {many}",
-)  # fmt: skip
+)
 _SPANISH_OF_TWO = ("{los} dos {many}", "amb{os} {many}")
-_SPANISH_OF_ALL = ("{los} {k} {many}", "tod{os} {los} {many}", "tod{os} {los} {many} que haya")
+_SPANISH_OF_ALL = ("{los} {k} {many}", "tod{os} {los} {many}")
 _CROATIAN = (
-    "po {n} od svak{og} {gen}", "po {n} od svake vrste {gen}", "po {n} od svih {many}",
+    "po {n} od svak{og} {gen}",
+    "po {n} od svake vrste {gen}",
+    "po {n} od svih {many}",
     "od svak{og} {gen} po {n}",
-)  # fmt: skip
+)
 _CROATIAN_OF_TWO = ("{oba} {few}",)
 _CROATIAN_OF_ALL = ("{sva} {k} {few}",)
+"""Up to four: behind 5 and more another form would follow."""
 _PLAIN = 0.4
 """Of the wishes for one of each, those that tell no number: "both teas"."""
 
 
-def each_of(language: str, phrase: NounPhrase, number: int, kinds: int, rng: random.Random) -> str:
-    """The object of a sentence that wants ``number`` of each of ``kinds`` products called ``phrase``."""
-    plain = number == 1 and rng.random() < _PLAIN
+def each_of(
+    language: str,
+    phrase: NounPhrase,
+    number: int,
+    kinds: int,
+    rng: random.Random,
+    *,
+    counted: bool = False,
+) -> str:
+    """The object of a sentence that wants ``number`` of each of 2 to 4 ``kinds``, all called ``phrase``.
+
+    ``counted``: the number is told. To take "both teas" out might mean all that there are of them.
+    """
+    plain = number == 1 and not counted and rng.random() < _PLAIN
     write = {"en": _english, "hr": _croatian, "es": _spanish}[language]
     return write(phrase, number, kinds, plain, rng)
 
 
 def _english(phrase: NounPhrase, number: int, kinds: int, plain: bool, rng: random.Random) -> str:
-    ways = (_ENGLISH_OF_TWO if kinds == 2 else _ENGLISH_OF_ALL) if plain else _ENGLISH
+    ways: tuple[str, ...] = (
+        (_ENGLISH_OF_TWO if kinds == 2 else _ENGLISH_OF_ALL) if plain else _ENGLISH
+    )
+    if phrase.many == phrase.nominative:  # not "both tuna"
+        ways = _ENGLISH[:2]
     return rng.choice(ways).format(
         n=_alone("en", number, "m", rng),
         k=_alone("en", kinds, "m", rng),
@@ -69,10 +84,7 @@ def _spanish(phrase: NounPhrase, number: int, kinds: int, plain: bool, rng: rand
 
 
 def _croatian(phrase: NounPhrase, number: int, kinds: int, plain: bool, rng: random.Random) -> str:
-    """Alone or counted; what is "all five" in other languages is told by its number here."""
-    ways = _CROATIAN
-    if plain and kinds <= 4:
-        ways = _CROATIAN_OF_TWO if kinds == 2 else _CROATIAN_OF_ALL
+    ways = (_CROATIAN_OF_TWO if kinds == 2 else _CROATIAN_OF_ALL) if plain else _CROATIAN
     female = phrase.gender == "f"
     return rng.choice(ways).format(
         n=_alone("hr", number, phrase.gender, rng),

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
-from training.cart.catalogs import draw_catalog
+from training.cart.catalogs import STRAY_FIT, draw_catalog
 from training.cart.drawing import CartRow, Draw, DrawAgain, Kind
 from training.cart.each import each_of
 from training.cart.grammar import NounPhrase
@@ -33,11 +34,14 @@ _RARELY_NEAR = 0.25
 
 Training sees more of these than dev and test hold, for they are what is hardest to tell.
 """
-_EACH = 0.15
-"""Of the messages with several actions, in training: those that want each of what bears one name."""
+_EACH = 0.12
+"""Of the messages with several actions, in training: how often each of what bears one name is wanted,
+if the catalog has such a name. Named ones have none, so that fewer than half of these come out.
+"""
 _MOST_EACH = 4
-_COUNTED = {"", "it", "is", "was", "lo"}
-"""Forms of a slot that ask for a quantity or agree with it: more than a bare name can stand there."""
+"""Products of one name: with the others of a list no more than six actions."""
+_WHOLE = {"", "it", "is", "was", "lo"}
+"""Forms of a slot that a whole wish ("two of each tea") can fill, or that agree with it."""
 _DRAWS = 30
 """Phrasings and products that are tried on a given catalog, which may suit none of a kind."""
 
@@ -91,7 +95,9 @@ def _one_role(
 
 def _several(draw: Draw) -> CartRow:
     if draw.trained and draw.rng.random() < _EACH:
-        return _each(draw)
+        with suppress(DrawAgain):
+            return _each(draw)
+        draw.taken.clear()
     use = draw.rng.choices(("several", "rseveral", "mixed", "apart"), (31, 17, 38, 14))[0]
     phrasing = draw.phrasing(use)
     items, lists = _items_of(draw, phrasing)
@@ -259,18 +265,18 @@ def _ambiguous(draw: Draw) -> CartRow:
     """The bare head where several products bear it: nothing is done, the candidates are named."""
     phrasing = draw.phrasing("add", "remove")
     role = next(iter(phrasing.roles))
-    family, phrase = _common_name(draw)
-    if not accepts(phrasing, role, phrase, family[0]):
+    product, family, phrase = _common_name(draw)
+    if not accepts(phrasing, role, phrase, product):
         raise DrawAgain
     least, most = phrasing.quantity_range(role)
-    item = Item(family[0], phrase, 1 if most == 1 else draw_quantity(draw.rng, least))
+    item = Item(product, phrase, 1 if most == 1 else draw_quantity(draw.rng, least))
     text = draw.text(phrasing, {role: item}, slips=0)
     names = tuple(p.name for p in family)
     return draw.row("ambiguous", phrasing, text, [], candidates=names)
 
 
-def _common_name(draw: Draw) -> tuple[list[Product], NounPhrase]:
-    """Listed products of one family, and a bare head that fits all of them and nothing else."""
+def _common_name(draw: Draw) -> tuple[Product, list[Product], NounPhrase]:
+    """A product, all that are listed of its family, and a bare head that fits these and nothing else."""
     crowded = [
         p
         for p in draw.catalog.products
@@ -289,34 +295,49 @@ def _common_name(draw: Draw) -> tuple[list[Product], NounPhrase]:
     uneven = max(scores) - min(scores) > 0.25 or any(p.plain for p in family)
     if clear or uneven or min(scores) < 0.5:
         raise DrawAgain
-    return family, phrase
+    return product, family, phrase
 
 
 def _each(draw: Draw) -> CartRow:
-    """Each product that bears one name, alone or in a list: "two of each tea and a mug"."""
-    family, phrase = _common_name(draw)
-    if phrase.plural_only or len(family) > _MOST_EACH:
+    """Each product that bears one name, alone or at the end of a list: "a mug and two of each tea"."""
+    for _ in range(_DRAWS):
+        with suppress(DrawAgain):
+            _, family, phrase = _common_name(draw)
+            break
+    else:
         raise DrawAgain
-    quantity = draw_quantity(draw.rng)
-    said = each_of(draw.language, phrase, quantity, len(family), draw.rng)
-    every = Item(family[0], phrase, quantity, said=said)
-    meant = [Item(product, phrase, quantity) for product in family]
+    if phrase.plural_only or len(family) > _MOST_EACH or not _alike(draw, family, phrase):
+        raise DrawAgain
     draw.taken.update(product.name for product in family)
-    phrasing = draw.phrasing(*draw.rng.choice((("add", "remove"), ("several", "rseveral"))))
-    (role, forms), *more = phrasing.roles.items()
-    action = "add" if role in _PUTS_IN else "remove"
-    if role not in _LISTS:
-        if more or not forms <= _COUNTED or phrasing.only & {"sg", "m"}:
-            raise DrawAgain
-        text = draw.text(phrasing, {role: every})
-        return draw.row("several", phrasing, text, [(action, i) for i in meant], "each")
-    if more:
+    listed = draw.rng.random() < 0.5
+    for _ in range(_DRAWS):
+        phrasing = draw.phrasing(*(("several", "rseveral") if listed else ("add", "remove")))
+        (role, forms), *more = phrasing.roles.items()
+        if not more and (listed or (forms <= _WHOLE and not phrasing.only & {"sg", "m"})):
+            break
+    else:
         raise DrawAgain
-    listed = [draw.item(phrasing, "") for _ in range(draw.rng.choice((1, 1, 2)))]
-    place = draw.rng.randint(0, len(listed))
-    text = draw.text(phrasing, {}, {role: [*listed[:place], every, *listed[place:]]})
-    every_one = [*listed[:place], *meant, *listed[place:]]
-    return draw.row("several", phrasing, text, [(action, i) for i in every_one], "each")
+    adding = role in _PUTS_IN
+    quantity = draw_quantity(draw.rng)
+    said = each_of(draw.language, phrase, quantity, len(family), draw.rng, counted=not adding)
+    every = Item(family[0], phrase, quantity, said=said)
+    others = [draw.item(phrasing, "") for _ in range(draw.rng.choice((1, 1, 2)) if listed else 0)]
+    # Last, for what comes behind it might be wanted as often: "two of each tea and mug".
+    items, lists = ({}, {role: [*others, every]}) if listed else ({role: every}, {})
+    meant = [*others, *(Item(product, phrase, quantity) for product in family)]
+    actions = [("add" if adding else "remove", item) for item in meant]
+    return draw.row("several", phrasing, draw.text(phrasing, items, lists), actions, "each")
+
+
+def _alike(draw: Draw, family: list[Product], phrase: NounPhrase) -> bool:
+    """Whether a name fits all of a family as well, and nothing else under whatever name it is listed."""
+    scores = [fit(phrase.nominative, product.name) for product in family]
+    others = [p for p in draw.catalog.products if p.family != family[0].family]
+    return (
+        max(scores) <= max(min(scores) + 0.05, STRAY_FIT)
+        and draw.catalog.called(phrase.nominative) <= {family[0].family}
+        and all(fit(phrase.nominative, p.base) < min(scores) for p in others)
+    )
 
 
 _MAKERS: dict[Kind, Callable[[Draw], CartRow]] = {

@@ -16,6 +16,7 @@ _BRACES = re.compile(r"\{([^{}]+)\}")
 _ADJECTIVE = re.compile(r"\[([^\[\]]+)\]")
 _GENDER = re.compile(r"^(m|f|n|fa|mp|fp|p):")
 _PLURALS = frozenset(("p", "mp", "fp"))
+_CASES = 5
 _SOFT = ("š", "č", "ć", "ž", "đ", "j", "c")
 # Croatian endings by gender: nominative, accusative, with 2-4, with 5 and more, genitive.
 _CROATIAN = {
@@ -99,15 +100,21 @@ def _decline(language: str, gender: str, template: str) -> NounPhrase:
     plural_only = gender in _PLURALS
     if language == "en" and "{" not in template and "|" in template:
         template = f"{{{template}}}"
-    forms = []
-    for case in range(5):
-        place = 0 if plural_only or case not in {2, 3} else 1
-        text = _BRACES.sub(lambda m: _noun(language, gender, m[1], case), template)  # noqa: B023
-        forms.append(
-            _ADJECTIVE.sub(lambda m: _adjective(language, gender, m[1], case, place), text)  # noqa: B023
-        )
+    if "{" not in template and "[" not in template:
+        forms = [template] * _CASES
+    elif language == "hr":
+        forms = [_form(language, gender, template, case) for case in range(_CASES)]
+    else:  # the singular and the plural
+        one, many = (_form(language, gender, template, case) for case in (0, 2))
+        forms = [one, one, many, many, one]
     gender = {"fp": "f", "mp": "m", "p": "m"}.get(gender, gender)
     return NounPhrase.of(forms, gender, plural_only=plural_only)
+
+
+def _form(language: str, gender: str, template: str, case: int) -> str:
+    place = 0 if gender in _PLURALS or case not in {2, 3} else 1
+    text = _BRACES.sub(lambda m: _noun(language, gender, m[1], case), template)
+    return _ADJECTIVE.sub(lambda m: _adjective(language, gender, m[1], case, place), text)
 
 
 def _noun(language: str, gender: str, written: str, case: int) -> str:
