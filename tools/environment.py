@@ -142,8 +142,13 @@ def _announce_compilation() -> None:
 
 
 def _pip(what: str, *arguments: str) -> None:
-    """``pip install``, with its output in a log and its progress on one line of the screen."""
-    command = [str(PYTHON), "-m", "pip", "install", "-v", "--no-input", *arguments]
+    """``pip install``, with its output in a log and its progress on one line of the screen.
+
+    Python compiles a module when it is first imported; to compile all of them takes as long as to unpack
+    them.
+    """
+    install = ("install", "-v", "--no-input", "--no-compile")
+    command = [str(PYTHON), "-m", "pip", *install, *arguments]
     environment = {
         **os.environ,
         "PYTHONUNBUFFERED": "1",
