@@ -351,7 +351,10 @@ def _arguments() -> argparse.Namespace:
     found["train"].add_argument("--rounded", action="store_true", help="See training/rounding.py.")
     found["train"].add_argument("--dropout", type=float, default=0.0, help="In every layer.")
     found["rows"].add_argument(
-        "--renamed", type=float, default=RENAMED_SHARE, help="Share with made-up names."
+        "--renamed",
+        type=float,
+        default=RENAMED_SHARE,
+        help="Share with made-up names; rows with pieces that were not packed are left out.",
     )
     found["rows"].add_argument("--folder", default=ROWS, help="Where they go; one for each kind.")
     found["train"].add_argument("--folder", default=ROWS, help="The one whose rows are learned.")

@@ -36,7 +36,7 @@ Training sees more of these than dev and test hold, for they are what is hardest
 """
 _EACH = 0.12
 """Of the messages with several actions, in training: how often each of what bears one name is wanted,
-if the catalog has such a name. Named ones have none, so that fewer than half of these come out.
+if the catalog has such a name. Most have none, named ones never: one in five of these comes out.
 """
 _MOST_EACH = 4
 """Products of one name: with the others of a list no more than six actions."""
