@@ -25,8 +25,9 @@ WHAT_TO_DO = (
     "with it, and `shopintent models build` makes weights that are missing; INTENT_STORE_DIR says where "
     "the store is, by default `model_store` in the directory that the service is started in"
 )
-_LATECOMERS = 0.25
-"""Seconds for requests that were on their way when the listener closed."""
+_LATECOMERS = 3.0
+"""Seconds at most for callers who are connected, and have not asked, when the listener closes."""
+_LOOK_AGAIN = 0.05
 
 
 class DrainingServer(uvicorn.Server):
@@ -87,10 +88,15 @@ class DrainingServer(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         # Closing a listener resets those whom the kernel has connected and nobody has accepted, and
-        # the parent cuts off those who have not asked yet. All of them get their answer first.
+        # the parent cuts off those who have not asked yet. All of them get their answer first; each
+        # answer ends its connection, so that nothing is waited for when nobody is left.
         for accepted in self._stop_listening():
             await asyncio.get_running_loop().connect_accepted_socket(self._protocol, accepted)
-        await asyncio.sleep(min(_LATECOMERS, self.drain_seconds))
+        until = monotonic() + (_LATECOMERS if self.drain_seconds else 0.0)
+        while (  # noqa: ASYNC110 - the parent says of no connection that it has ended
+            self.server_state.connections and monotonic() < until and not self.force_exit
+        ):
+            await asyncio.sleep(_LOOK_AGAIN)
         await super().shutdown(sockets)
 
     def _stop_listening(self) -> list[socket.socket]:

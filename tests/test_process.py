@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import shutil
 import signal
+import socket
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from time import sleep
 
 import httpx
 import pytest
@@ -64,6 +66,28 @@ def test_sigterm_under_load_loses_no_answer(start: Callable[..., Process]) -> No
         line["status"] for line in process.lines() if line.get("route") == "/v1/classify"
     )
     assert answered == seen
+
+
+def test_a_caller_who_is_slow_to_ask_is_answered(start: Callable[..., Process]) -> None:
+    """Who is connected when the listener closes, and asks only then, gets an honest 503."""
+    process = start(INTENT_DRAIN_SECONDS="0.5")
+    wait_for(process.ready)
+    with socket.create_connection(("127.0.0.1", process.port)) as caller:
+        caller.settimeout(PATIENCE)
+        process.process.send_signal(signal.SIGTERM)
+        wait_for(lambda: not _listens(process.port))
+        sleep(0.5)
+        caller.sendall(b"GET /readyz HTTP/1.1\r\nHost: shop\r\n\r\n")
+        assert caller.recv(4096).startswith(b"HTTP/1.1 503 ")
+    assert process.process.wait(PATIENCE) == 0
+
+
+def _listens(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port)).close()
+    except ConnectionRefusedError:
+        return False
+    return True
 
 
 def test_log_is_json_without_customers_words(start: Callable[..., Process]) -> None:
