@@ -56,7 +56,7 @@ def test_service_that_does_not_start_is_a_sentence(
 ) -> None:
     """Exit code 1 and the service's own last words."""
     monkeypatch.setenv("INTENT_STORE_DIR", str(fake_store))
-    monkeypatch.setenv("INTENT_BACKEND", "gptq")
+    monkeypatch.setenv("INTENT_KEYS_FILE", str(fake_store / "missing"))
     monkeypatch.delenv("INTENT_MODELS", raising=False)
     monkeypatch.setattr(measure, "QUICK", SMALL)
     done = CliRunner().invoke(app, ["bench", "--quick"])
