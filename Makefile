@@ -7,7 +7,9 @@ MAKEFLAGS += --no-print-directory --no-builtin-rules
 PORT ?= $(or $(INTENT_PORT),8080)
 ARGS ?=
 # Files of tests that run side by side; AT_ONCE= for one after the other, as a debugger wants it.
-AT_ONCE ?= -n 2 --dist loadfile
+AT_ONCE ?= -n logical --maxprocesses 4 --dist loadfile
+# Which tests: others need more than the development packages.
+TESTS ?= not ray and not train and not browser
 BIN := .venv/bin
 
 # Installs the named set of locked packages into .venv; says nothing when it stands already.
@@ -31,7 +33,7 @@ run: environment-serve-cpu weights ## serve the default model on 127.0.0.1:8080 
 
 .PHONY: test
 test: environment-dev weights ## set up and run the tests (ARGS="-k batch" for some of them)
-	@$(BIN)/python -m pytest $(AT_ONCE) -m "not ray and not train and not browser" $(ARGS)
+	@$(BIN)/python -m pytest $(AT_ONCE) -m "$(TESTS)" $(ARGS)
 
 .PHONY: fuzz
 fuzz: environment-dev ## try the running service with 5,000 requests made from its OpenAPI document
@@ -42,7 +44,7 @@ test-browser: environment-dev ## try the pages in headless Chromium, axe-core in
 	@for program in $$(command -v chromium || echo chromium-browser) npm; do \
 		command -v $$program >/dev/null || { echo "the tests of the pages need $$program" >&2; exit 2; }; \
 	done
-	@$(BIN)/python -m pytest -m browser $(ARGS)
+	@$(BIN)/python -m pytest $(AT_ONCE) -m browser $(ARGS)
 
 .PHONY: test-train
 test-train: environment-train ## run the tests that need torch
