@@ -7,7 +7,7 @@ MAKEFLAGS += --no-print-directory --no-builtin-rules
 PORT ?= $(or $(INTENT_PORT),8080)
 ARGS ?=
 # Files of tests that run side by side; AT_ONCE= for one after the other, as a debugger wants it.
-AT_ONCE ?= -n logical --maxprocesses 4 --dist loadfile
+AT_ONCE ?= -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 # Which tests: others need more than the development packages.
 TESTS ?= not ray and not train and not browser
 BIN := .venv/bin

@@ -25,9 +25,11 @@ WHAT_TO_DO = (
     "with it, and `shopintent models build` makes weights that are missing; INTENT_STORE_DIR says where "
     "the store is, by default `model_store` in the directory that the service is started in"
 )
+_ON_THEIR_WAY = 0.25
+"""Seconds for requests that are under way on known connections when the listener closes."""
 _LATECOMERS = 3.0
-"""Seconds at most for callers who are connected, and have not asked, when the listener closes."""
-_LOOK_AGAIN = 0.05
+"""Seconds at most for callers who are connected by then and have never asked."""
+_LOOKS = 60
 
 
 class DrainingServer(uvicorn.Server):
@@ -88,16 +90,20 @@ class DrainingServer(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         # Closing a listener resets those whom the kernel has connected and nobody has accepted, and
-        # the parent cuts off those who have not asked yet. All of them get their answer first; each
-        # answer ends its connection, so that nothing is waited for when nobody is left.
+        # the parent cuts off those who have not asked yet. All of them get their answer first.
         for accepted in self._stop_listening():
             await asyncio.get_running_loop().connect_accepted_socket(self._protocol, accepted)
-        until = monotonic() + (_LATECOMERS if self.drain_seconds else 0.0)
-        while (  # noqa: ASYNC110 - the parent says of no connection that it has ended
-            self.server_state.connections and monotonic() < until and not self.force_exit
-        ):
-            await asyncio.sleep(_LOOK_AGAIN)
+        await asyncio.sleep(min(_ON_THEIR_WAY, self.drain_seconds))
+        for _ in range(_LOOKS if self.drain_seconds else 0):
+            if self.force_exit or not self._expects_somebody():
+                break
+            await asyncio.sleep(_LATECOMERS / _LOOKS)
         await super().shutdown(sockets)
+
+    def _expects_somebody(self) -> bool:
+        """Whether a caller is connected who has not asked anything yet."""
+        known = self.server_state.connections
+        return any(isinstance(one, PatientProtocol) and one.cycle is None for one in known)
 
     def _stop_listening(self) -> list[socket.socket]:
         """Close the listeners; returns the connections that were waiting to be accepted."""

@@ -24,6 +24,13 @@ from tests.fake_artifact import write_fake_artifact
 PATIENCE = 30.0
 """Seconds that any wait in a test may take: machines are shared, and only a hang is a failure."""
 
+LONG = ("tests/e2e/", "tests/browser/", "tests/training/test_stage_one", "tests/training/test_cart")
+"""What takes longest begins first: begun last, it would keep one process waiting for the other."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: not item.nodeid.startswith(LONG))
+
 
 @pytest.fixture
 def anyio_backend() -> str:
