@@ -32,7 +32,7 @@ from training.cart.renaming import rename, stems_of
 from training.cart.tuning import CartObjective
 from training.cart.written import draw_written
 from training.changes import Change, LowRank, Whole, fresh
-from training.examples import LANGUAGES, read_rows, read_seeds
+from training.examples import LANGUAGES, Example, read_rows, read_seeds
 from training.gemma import Gemma, read_checkpoint
 from training.joint import Message, Messages, Pool, first_rows, train
 from training.noise import noisy
@@ -306,7 +306,8 @@ class CartPupil:
         """``renamed`` is the share of catalogs whose products get made-up names."""
         self._renamed = renamed
         self._encoder = CartEncoder(tokeniser.plain, tokeniser.beginning, tokeniser.end)
-        self._stems = {language: stems_of(_words(language)) for language in LANGUAGES}
+        seeds = read_seeds()
+        self._stems = {language: stems_of(_words(seeds, language)) for language in LANGUAGES}
 
     def encode(self, rows: Sequence[dict[str, Any]], rng: random.Random) -> list[EncodedCart]:
         """Rows about one catalog. If it is renamed, all of them get the same names."""
@@ -322,9 +323,9 @@ class CartPupil:
         return encoded
 
 
-def _words(language: str) -> list[str]:
-    """Of the seeds. Raises :class:`InputError` where they are missing: nothing would be renamed then."""
-    texts = (e.text.casefold() for e in read_seeds() if e.language == language)
+def _words(seeds: Sequence[Example], language: str) -> list[str]:
+    """Raises :class:`InputError` where seeds are missing: nothing would be renamed then."""
+    texts = (e.text.casefold() for e in seeds if e.language == language)
     words = sorted({word for text in texts for word in re.findall(r"[^\W\d_]+", text)})
     if not words:
         raise InputError(f"no seeds in training/data/seeds/{language}: products get no other names")

@@ -28,16 +28,21 @@ def normalise(text: str) -> str:
 
     Training passes every text through here too. Raises :class:`EmptyText` when nothing is left.
     """
-    printable = "".join(
-        " " if c.isspace() else c
-        for c in text
-        if c.isspace() or c in _KEPT_CONTROLS or unicodedata.category(c) not in _DROPPED
-    )
+    # Most messages hold no control and no space but the plain one; looking at each character costs.
+    printable = text if text.isprintable() else _without_controls(text)
     # After the filter: an invisible character may stand between a letter and its accent.
     squeezed = " ".join(unicodedata.normalize("NFC", printable).split())
     if not squeezed.strip("\u200d "):
         raise EmptyText("text holds nothing to classify: send at least one visible character")
     return squeezed
+
+
+def _without_controls(text: str) -> str:
+    return "".join(
+        " " if c.isspace() else c
+        for c in text
+        if c.isspace() or c in _KEPT_CONTROLS or unicodedata.category(c) not in _DROPPED
+    )
 
 
 def normalise_lines(text: str) -> str:

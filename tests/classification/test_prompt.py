@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 import unicodedata
 
 import pytest
@@ -25,6 +26,13 @@ def test_normalising_twice_is_normalising_once(text: str):
     """Training and serving may both pass a text through."""
     once = normalised(text)
     assert once is None or normalise(once) == once
+
+
+def test_printable_text_holds_nothing_to_drop():
+    """What spares normalising a look at each character holds for every character there is."""
+    printable = [c for c in map(chr, range(sys.maxunicode + 1)) if c.isprintable()]
+    assert not any(c.isspace() and c != " " for c in printable)
+    assert not {unicodedata.category(c) for c in printable} & {"Cc", "Cf", "Cs"}
 
 
 @given(ANY_TEXT)
