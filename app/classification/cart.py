@@ -26,7 +26,7 @@ MAX_CANDIDATES = 5
 _STOP = SLOT_ACTIONS.index("stop")
 _REPEATED = 0.02
 """Of a product's probability: what the next best must have, or the product is meant again."""
-_SHARED = 0.05
+_SHARED = 0.15
 """Of a number's: what the next best must have, or one that is told once is meant for several products."""
 _DIGITS = (3, 10)
 """Hundreds, tens and units, ten values each."""

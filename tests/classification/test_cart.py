@@ -283,6 +283,8 @@ def test_a_number_may_be_meant_for_each():
     """Where nothing else is thinkable, one telling is enough: four of each."""
     four = {4: 0.99, 1: 0.01}
     assert numbers_of(rows_of(four, four, four), {4: 1}) == [4, 4, 4]
+    likely = {4: 0.9, 1: 0.1}
+    assert numbers_of(rows_of(likely, four), {4: 1}) == [4, 4], "four pens and the same of pencils"
 
 
 def test_a_number_is_as_sure_as_it_is_among_those_that_it_could_be():
