@@ -63,7 +63,7 @@ CART_ROWS = 120_000
 CART_HELD_OUT = 2400
 RENAMED_SHARE = 0.3
 """Of the cart rows, whose products get made-up names (:mod:`training.cart.renaming`)."""
-WRITTEN_SHARE = 0.25
+WRITTEN_SHARE = 0.35
 """Of the catalogs that carts are learned on, those written whole (:mod:`training.cart.written`)."""
 VOCABULARY: Path | None = HERE / "data" / "vocabulary.safetensors"
 """The pieces of Gemma's vocabulary that the weights keep, by `python -m training vocabulary`; None: all."""

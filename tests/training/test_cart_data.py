@@ -6,6 +6,7 @@ import hashlib
 import json
 import random
 import re
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from itertools import groupby
 
@@ -242,13 +243,22 @@ def test_products_named_like_commands_stand_on_every_side(language):
     assert accepts(verb, "a", named[0].exact[0], named[0])
 
 
+RELATED: dict[str, Callable[[int], float]] = {
+    "double": lambda first: first * 2,
+    "half": lambda first: first / 2,
+    "more": lambda first: first + 1,
+    "fewer": lambda first: first - 1,
+}
+
+
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_items_that_stand_apart_are_told_with_their_own_quantities(language):
-    """Two or three actions of one kind, with one quantity for all only where the sentence says so."""
+    """Two or three actions of one kind, one quantity for all or by the other only where it is said."""
     phrasings = {p.identity: p for p in read_phrasings(language)["apart"]}
     rng = random.Random(language)
     told_once = told_apart = 0
-    while told_once < 5 or told_apart < 20:
+    related: set[str] = set()
+    while told_once < 5 or told_apart < 20 or len(related) < len(RELATED):
         row = generate_kind("several", language, "train", rng)
         if row.family not in phrasings:
             continue
@@ -258,6 +268,11 @@ def test_items_that_stand_apart_are_told_with_their_own_quantities(language):
         if "same" in phrasings[row.family].only:
             assert len(quantities) == 1
             told_once += 1
+        elif by := phrasings[row.family].only & set(RELATED):
+            (word,) = by
+            first, second = (action["quantity"] for action in row.actions)
+            assert second == RELATED[word](first) > 1
+            related.add(word)
         else:
             told_apart += len(quantities) > 1
 

@@ -10,7 +10,7 @@ import pytest
 from training.cart import generation
 from training.cart.catalogs import draw_catalog
 from training.cart.drawing import CartRow, Draw, DrawAgain
-from training.cart.each import each_of
+from training.cart.each import as_listed, each_of
 from training.cart.grammar import read_phrase
 from training.cart.numerals import number_words
 from training.cart.validation import check_row
@@ -112,3 +112,37 @@ def test_training_has_some_of_them():
     ]
     several = [row for row in rows if row.kind == "several"]
     assert 0.02 < sum(row.family.startswith("each:") for row in several) / len(several) < 0.15
+
+
+CARDS = ["Card Birthday", "Mug", "Card Wedding", "Card Get Well"]
+
+
+def meant(language: str, text: str, catalog: list[str], *wishes: tuple[str, int]) -> list[str]:
+    actions = [{"action": "add", "product": name, "quantity": n} for name, n in wishes]
+    row = {"language": language, "text": text, "catalog": catalog, "actions": actions}
+    return [action["product"] for action in as_listed(row)]
+
+
+def test_all_of_a_kind_come_as_they_are_listed():
+    kinds = ("Card Get Well", 2), ("Card Birthday", 2), ("Card Wedding", 2)
+    listed = ["Card Birthday", "Card Wedding", "Card Get Well"]
+    assert meant("en", "a mug and two of every card", CARDS, ("Mug", 1), *kinds) == ["Mug", *listed]
+    assert meant("es", "dos tarjetas de cada clase", CARDS, *kinds) == listed
+    assert meant("hr", "od svake čestitke po dvije", CARDS, *kinds) == listed
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["two cards for a wedding and two for a birthday each", "two cards, wedding and birthday"],
+)
+def test_what_is_told_one_by_one_stays_in_its_order(text: str):
+    wishes = ("Card Wedding", 2), ("Card Birthday", 2)
+    assert meant("en", text, CARDS, *wishes) == ["Card Wedding", "Card Birthday"]
+
+
+def test_things_of_unlike_names_stay_in_their_order():
+    catalog = ["Filter Tips", "Lighter Mini", "Rolling Papers"]
+    wishes = ("Lighter Mini", 1), ("Rolling Papers", 1), ("Filter Tips", 1)
+    assert meant("en", "something to light it, skins and roaches, one each", catalog, *wishes) == [
+        "Lighter Mini", "Rolling Papers", "Filter Tips",
+    ]  # fmt: skip

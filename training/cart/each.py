@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import random
+import re
+from collections.abc import Mapping
+from itertools import groupby
+from typing import Any
 
 from training.cart.grammar import NounPhrase
 from training.cart.numerals import number_text
+from training.noise import without_diacritics
 
 _ENGLISH = (
     "{n} of each {one}",
@@ -34,6 +39,13 @@ _CROATIAN_OF_ALL = ("{sva} {k} {few}",)
 """Up to four: behind 5 and more another form would follow."""
 _PLAIN = 0.4
 """Of the wishes for one of each, those that tell no number: "both teas"."""
+_FOR_ALL = {
+    "en": r"each|every|everything|all|both|either|any|whole|entire|full|lot",
+    "es": r"cada|tod[oa]s?|amb[oa]s|l[oa]s (?:dos|tres|cuatro|cinco|seis)|por",
+    "hr": r"svak\w*|sv[eiau]|svih|svim|oba|obje|obadva|obadvije|po",
+}
+"""Words of a wish for all of a kind, without diacritics; others have them too."""
+_STEM = 4
 
 
 def each_of(
@@ -100,3 +112,31 @@ def _croatian(phrase: NounPhrase, number: int, kinds: int, plain: bool, rng: ran
 
 def _alone(language: str, number: int, gender: str, rng: random.Random) -> str:
     return number_text(language, number, gender, rng, standing=True)
+
+
+def as_listed(row: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The row's actions; those that a wish for all of a kind means come in the catalog's order.
+
+    Nothing else tells which of them is first, and what is read after one is then the next that is listed.
+    They have a word in common, and at most one of them has another that is said.
+    """
+    plain = without_diacritics(row["text"]).casefold()
+    actions = list(row["actions"])
+    if not re.search(rf"\b(?:{_FOR_ALL[row['language']]})\b", plain):
+        return actions
+    place = {name: n for n, name in enumerate(row["catalog"])}
+    said = _stems(plain)
+    ordered: list[dict[str, Any]] = []
+    for _, run in groupby(actions, lambda action: (action["action"], action["quantity"])):
+        alike = list(run)
+        words = [_stems(without_diacritics(action["product"]).casefold()) for action in alike]
+        common = set.intersection(*words)
+        told = sum(bool((own - common) & said) for own in words)
+        if common and told < 2:
+            alike.sort(key=lambda action: place[action["product"]])
+        ordered += alike
+    return ordered
+
+
+def _stems(text: str) -> set[str]:
+    return {word[:_STEM] for word in re.findall(r"\w+", text)}

@@ -12,6 +12,7 @@ from training.cart.each import each_of
 from training.cart.grammar import NounPhrase
 from training.cart.matching import fit, has_richer
 from training.cart.named import NAMED_SHARE, draw_named
+from training.cart.numerals import LARGEST_QUANTITY
 from training.cart.phrasings import Item, Phrasing, accepts
 from training.cart.products import Product, Split, draw_mention, products_of
 from training.cart.quantities import draw_quantity
@@ -34,12 +35,21 @@ _RARELY_NEAR = 0.25
 
 Training sees more of these than dev and test hold, for they are what is hardest to tell.
 """
-_EACH = 0.12
+_EACH = 0.2
 """Of the messages with several actions, in training: how often each of what bears one name is wanted,
 if the catalog has such a name. Most have none, named ones never: one in five of these comes out.
 """
 _MOST_EACH = 4
 """Products of one name: with the others of a list no more than six actions."""
+_MOST = LARGEST_QUANTITY // 2
+_RELATED: dict[str, Callable[[int], tuple[int, int]]] = {
+    "same": lambda number: (number, number),
+    "double": lambda number: (min(number, _MOST), 2 * min(number, _MOST)),
+    "half": lambda number: (2 * min(number, _MOST), min(number, _MOST)),
+    "more": lambda number: (min(number, _MOST), min(number, _MOST) + 1),
+    "fewer": lambda number: (min(number, _MOST) + 1, min(number, _MOST)),
+}
+"""How many of the first and of the others, where only one number is told ("twice as many")."""
 _WHOLE = {"", "it", "is", "was", "lo"}
 """Forms of a slot that a whole wish ("two of each tea") can fill, or that agree with it."""
 _DRAWS = 30
@@ -127,9 +137,12 @@ def _items_of(draw: Draw, phrasing: Phrasing) -> tuple[dict[str, Item], dict[str
         if role == "x" and draw.rng.random() < 0.6 and items:
             among = draw.catalog.siblings(next(iter(items.values())).product) or None
         items[role] = draw.item(phrasing, role, among)
-    if "same" in phrasing.only:
-        for item in items.values():
-            item.quantity = items[roles[0]].quantity
+    for word, numbers in _RELATED.items():
+        if word in phrasing.only:
+            first, *rest = items.values()
+            first.quantity, by_it = numbers(first.quantity)
+            for other in rest:
+                other.quantity = by_it
     return items, lists
 
 

@@ -5,9 +5,10 @@ but must stay untouched; p, q are only talked about. Forms: none (with its quant
 always told), nom (as nominative), the (definite, one of it), bare (no article), gen (genitive), pl
 (plural beside a number), n and d (the number alone, d in digits), old, oldn, oldd (with a number
 that is taken back), and pronouns or verbs that agree: it, is, was, lo. ``{list}`` and ``{rlist}``
-are several items. The use ``apart`` names several items outside a list, each with its own quantity
-or (``only`` "same") one for all; ``aside`` talks about x beside a wish. Phrasings of the uses
-``before`` and ``after`` have no slot: they are what people say around a wish, and never change it.
+are several items. The use ``apart`` names several items outside a list, each with its own quantity,
+or one for all (``only`` "same"), or one that the other's tells ("double", "half", "more", "fewer").
+The use ``aside`` talks about x beside a wish. Phrasings of the uses ``before`` and ``after`` have no
+slot: they are what people say around a wish, and never change it.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from training.cart.catalogs import SMALLEST
+from training.cart.each import as_listed
 from training.cart.matching import has_richer
 from training.cart.products import DATA
 from training.cart.surface import finish
@@ -91,7 +92,8 @@ def draw_written(rng: random.Random, messages: int) -> list[dict[str, Any]]:
     size = rng.randint(SMALLEST, len(names))
     left_out = set(others[: len(names) - max(size, len(named))])
     catalog = [name for name in names if name not in left_out]
-    return [{**row, "catalog": catalog} for row in rows]
+    rows = [{**row, "catalog": catalog} for row in rows]
+    return [{**row, "actions": as_listed(row)} for row in rows]
 
 
 def _with_one_missed(
